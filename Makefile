@@ -1,0 +1,25 @@
+PYTHON ?= python3
+PORT ?= 13337
+LISTEN ?= 0.0.0.0
+HOST ?= 127.0.0.1
+
+.PHONY: help run-server run-client test clean
+
+help:
+	@echo "make run-server   lance le serveur (PORT=$(PORT) LISTEN=$(LISTEN))"
+	@echo "make run-client   lance le client  (PORT=$(PORT) HOST=$(HOST))"
+	@echo "make test         lance les tests  (PYTHON=$(PYTHON))"
+	@echo "make clean        efface les journaux et les fichiers de Python"
+
+run-server:
+	@mkdir -p /var/log/bs_server 2>/dev/null || true
+	@$(PYTHON) server.py -p $(PORT) -l $(LISTEN)
+
+run-client:
+	@$(PYTHON) client.py -p $(PORT) -H $(HOST)
+
+test:
+	@$(PYTHON) -B -m unittest -q test_bs
+
+clean:
+	rm -rf __pycache__ .ruff_cache bs_server.log bs_server.log.1 bs_client.log bs_client.log.1

@@ -1,0 +1,497 @@
+#!/usr/bin/env python3
+"""bs server: one message in, one reply out, and no client makes another wait.
+
+A program that talks to many people at once usually has threads (a slow client holds one each), or
+asks the system who is ready (`select`). This one has neither, because the kernel can wait for it.
+With TCP_DEFER_ACCEPT a connection stays in the kernel until its first byte is there: somebody who
+sits at a prompt costs no descriptor, no memory and no turn of the loop. So the loop is: accept,
+read what is there, answer, close. Whoever is not done (half a message, or a system that cannot
+defer) is set aside with a non-blocking socket and looked at again every 10 ms; with nobody aside
+the listener sleeps in accept(). Read on: tcp(7), accept(2), and RFC 1288 (finger), an exchange of
+the same shape: connect, one line, one answer, close.
+"""
+
+import argparse
+import logging.handlers
+import re
+import socket
+import sys
+
+VERSION = "1.0"
+
+# The exchange
+REPLIES = (  # the first word that the message contains decides; the empty one is in every message
+    ("meo", "Meo à toi confrère."),
+    ("waf", "ptdr t ki"),
+    ("", "Mes respects humble humain."),
+)
+MESSAGE_MAX = 1024  # bytes that count: the notes' recv(1024)
+ENDLESS = 1 << 20  # bytes (1 MiB) without an end: a thousand times what counts is no message
+CHUNK = 1 << 16  # bytes a recv(2): about what loopback delivers in one segment
+SILENCE = 0.2  # seconds that end a message which nothing else ends: longer than most round trips
+LINGER = 2.0  # seconds of silence after the reply: what was still under way has arrived by then
+
+# The loop
+TICK = 0.01  # seconds between two looks at those set aside: a delay that nobody feels
+WAIT = 1.0  # seconds that one wait lasts at most: Windows delivers Ctrl-C only between waits
+LONELY = 60.0  # seconds without a client before the log says so
+PATIENCE = 300.0  # seconds aside at most, speaking or not: time enough to look up what to type
+ASIDE_MAX = 500  # clients: leaves half of the usual 1024 descriptors free
+WARN_EVERY = 1.0  # seconds between two warnings that accept() fails: it may fail every TICK
+BACKLOG = 4096  # connections that the kernel queues: Linux's own limit, net.core.somaxconn
+DEFER = 60  # seconds that the kernel keeps a silent connection to itself
+
+# The command line
+PORT = 13337
+PORT_MAX = 65535
+PRIVILEGED_MAX = 1024  # as the notes count; the kernel's privileged ports end at 1023
+LISTEN = "0.0.0.0"
+IPV4_MAPPED = re.compile(r"^::ffff:(?=\d+\.)")  # how an IPv6 socket writes an IPv4 peer: ipv6(7)
+
+# The log
+LOG_FILES = ("/var/log/bs_server/bs_server.log", "bs_server.log")  # the first that opens
+LOG_BYTES = 10000  # that a file holds at most, with one backup: the notes' figures
+LOG_BACKUPS = 1
+LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
+LOG_DATE = "%Y-%m-%d %H:%M:%S"
+LOG_MUTED = logging.CRITICAL + 1  # the level of an output that has failed: nothing reaches it
+COLOURS = {  # the level's word in white, yellow, red: ECMA-48, SGR
+    "INFO": "\033[37mINFO\033[0m", "WARN": "\033[33mWARN\033[0m", "ERROR": "\033[31mERROR\033[0m"
+}
+
+
+class ExitError(Exception):
+    """The program cannot start; `args` are the text for the user and the exit code."""
+
+
+def reply_to(message):
+    """Return the reply (str) to `message` (str), by the first word of REPLIES that it contains."""
+    return next(reply for word, reply in REPLIES if word in message)
+
+
+def printable(text):
+    """Return `text` (str), every character escaped that could forge a line or act on a screen."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def bracketed(ip):
+    """Return `ip` (str) as it stands before ":port", an IPv6 one in brackets (RFC 5952, 6)."""
+    return f"[{ip}]" if ":" in ip else ip
+
+
+def clock():
+    """Return the time in seconds: the stamp that logging gives a record, for want of `time`."""
+    return logging.makeLogRecord({}).created
+
+
+class Client:
+    """One client and its exchange: the message comes in, the reply goes out, the client closes."""
+
+    def __init__(self, connection, ip, log):
+        """Take the accepted socket `connection`, the peer's `ip` (str) and the logger `log`."""
+        connection.setblocking(False)
+        self.connection = connection
+        self.ip = ip
+        self.log = log
+        self.message = b""  # its first MESSAGE_MAX bytes
+        self.received = 0  # bytes, those that do not count included
+        self.age = 0.0  # seconds aside
+        self.silence = 0.0  # seconds since its last byte
+        self.line_ended = False  # a newline came
+        self.half_closed = False  # its stream has ended
+        self.answered = False
+
+    def advance(self, elapsed=0.0):
+        """Carry the exchange as far as it goes without waiting; return True once it is over.
+
+        `elapsed` is the time since the last call, in seconds.
+        """
+        self.age += elapsed
+        self.silence += elapsed
+        try:
+            self.receive()
+            if not self.answered and self.message_ended():
+                self.answer()
+            over = self.half_closed or self.has_used_up_its_grant()
+        except OSError as error:  # reset, or gone before its reply
+            self.log.debug("Le client %s a rompu : %s.", self.ip, error.strerror)
+            over = True
+        if over:
+            self.connection.close()
+        return over
+
+    def receive(self):
+        """Read all that is waiting and keep what counts. Raises OSError after a reset."""
+        while self.received <= ENDLESS:
+            try:
+                data = self.connection.recv(CHUNK)
+            except BlockingIOError:
+                return
+            if not data:
+                self.half_closed = True
+                return
+            self.silence = 0.0
+            self.received += len(data)
+            if not self.line_ended:
+                self.message = (self.message + data)[:MESSAGE_MAX]
+                self.line_ended = b"\n" in data
+
+    def message_ended(self):
+        """Return True if the message is whole, once all that was waiting has been received.
+
+        TCP carries a stream and knows no messages. One ends at a newline; at the end of the stream;
+        at the word that no later byte can outdo; and, for clients that end theirs with nothing at
+        all, with some silence.
+        """
+        if self.line_ended:
+            return True
+        if self.received > ENDLESS or not self.received:
+            return False
+        return (
+            self.half_closed or REPLIES[0][0].encode() in self.message or self.silence >= SILENCE
+        )
+
+    def answer(self):
+        """Log the message, send the reply, log it. Raises OSError if the client is gone."""
+        line = self.message.partition(b"\n")[0]
+        if self.line_ended and line.endswith(b"\r"):
+            line = line[:-1]
+        message = line.decode("utf-8", "backslashreplace")
+        reply = reply_to(message)
+        self.log.info('Le client %s a envoyé "%s".', self.ip, printable(message))
+        self.connection.sendall(reply.encode("utf-8"))
+        # To close under a client that still sends resets the connection, and the reply may be lost
+        # with it (RFC 1122, 4.2.2.13). So it gets the end of our stream, and we await that of its.
+        self.connection.shutdown(socket.SHUT_WR)
+        self.log.info('Réponse envoyée au client %s : "%s".', self.ip, reply)
+        self.answered = True
+
+    def has_used_up_its_grant(self):
+        """Return True if the client has sent more, or stayed longer, than anybody may."""
+        endless = self.received > ENDLESS
+        if self.answered:
+            return endless or self.silence >= LINGER
+        if endless:
+            self.log.warning("Le client %s envoie sans fin : connexion coupée.", self.ip)
+        elif self.age >= PATIENCE:
+            self.log.warning("Le client %s tarde trop : connexion fermée.", self.ip)
+        return endless or self.age >= PATIENCE
+
+
+class Server:
+    """The loop: accept a client, carry its exchange as far as it goes, set it aside if not over."""
+
+    def __init__(self, listener, log):
+        """Take the listening socket and the logger. Raises OSError if descriptors are short."""
+        self.listener = listener
+        self.log = log
+        self.aside = []  # the clients that are not done, oldest first
+        self.turned_at = 0.0  # clock() at the last turn
+        self.warned_at = 0.0  # clock() when the log last said that accept() fails
+        self.lonely = 0.0  # seconds since the last client
+        self.napper, self.other_end = socket.socketpair()  # now: later no descriptor may be left
+
+    def run(self):
+        """Serve until KeyboardInterrupt."""
+        while True:
+            client = self.accept()
+            if client and not client.advance():
+                self.set_aside(client)
+            if self.aside:
+                self.turn()
+
+    def accept(self):
+        """Return the next Client, or None if it was waited for in vain."""
+        self.listener.settimeout(TICK if self.aside else WAIT)
+        try:
+            connection, address = self.listener.accept()
+        except socket.timeout:
+            self.lonely += self.listener.gettimeout()
+            if self.lonely >= LONELY:
+                self.log.warning("Aucun client depuis plus de une minute.")
+                self.lonely = 0.0
+            return None
+        except ConnectionAbortedError:
+            return None  # the client left between the kernel's queue and accept(2)
+        except OSError as error:
+            self.make_room(error)
+            return None
+        self.lonely = 0.0
+        # macOS accepts a connection that is already gone, with no address at all
+        ip = IPV4_MAPPED.sub("", address[0]) if address else "inconnu"
+        self.log.info("Un client %s s'est connecté.", ip)
+        return Client(connection, ip, self.log)
+
+    def make_room(self, error):
+        """Go on after accept() failed with `error` (OSError): most likely no descriptor is left."""
+        now = clock()
+        if abs(now - self.warned_at) >= WARN_EVERY:
+            self.log.warning("Impossible d'accepter un client : %s.", error.strerror)
+            self.warned_at = now
+        if self.aside:
+            self.let_go_oldest()
+            return
+        try:  # accept() would fail again at once: sleep a little, without `time`
+            self.napper.settimeout(TICK)
+            self.napper.recv(1)
+        except socket.timeout:
+            pass
+
+    def set_aside(self, client):
+        """Keep `client` for the next turns; the oldest goes if that is one too many."""
+        if not self.aside:
+            self.turned_at = clock()
+        elif len(self.aside) >= ASIDE_MAX:
+            oldest = self.let_go_oldest()
+            if not oldest.answered:
+                self.log.warning("Trop de clients en attente : %s est écarté.", oldest.ip)
+        self.aside.append(client)
+
+    def let_go_oldest(self):
+        """Close the connection of the client that has been aside the longest, and return it."""
+        oldest = self.aside.pop(0)
+        oldest.connection.close()
+        return oldest
+
+    def turn(self):
+        """Look at those set aside, if the last look is a TICK ago."""
+        # No wait outlasts WAIT: a larger step, or one backwards, is somebody setting the date
+        elapsed = min(abs(clock() - self.turned_at), WAIT)
+        if elapsed >= TICK:
+            self.turned_at = clock()
+            self.aside = [client for client in self.aside if not client.advance(elapsed)]
+
+
+def socket_address(ip, port):
+    """Return the family and the socket address of the numeric address `ip` (str) and `port` (int).
+
+    Raises ExitError if `ip` is not a whole IPv4 or IPv6 address.
+    """
+    family = socket.AF_INET if re.match(r"[\d.]+$", ip) else socket.AF_INET6
+    try:
+        if family == socket.AF_INET:
+            socket.inet_pton(family, ip)  # getaddrinfo(3) would take 1.2.3 for 1.2.0.3
+        info = socket.getaddrinfo(ip, port, family, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        sentence = f"ERROR L'adresse spécifiée {printable(ip)} n'est pas une adresse IP valide."
+        raise ExitError(sentence, 3) from None
+    return family, info[0][4]
+
+
+def listen(family, address):
+    """Return a socket that listens on `address`. Raises OSError if the system will not have it."""
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    if not hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
+        # A restarted server listens at once, although the kernel still holds connections of the
+        # last one (socket(7)). On Windows, which has both options, this one would share the port.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # "::" is for IPv4 too
+    try:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER)
+    except (AttributeError, OSError):
+        pass  # this system cannot: silent clients are set aside with the others
+    listener.bind(address)
+    listener.listen(BACKLOG)
+    return listener
+
+
+class Line(logging.Formatter):
+    """A record's line, and the date in it, each made once.
+
+    Logging is most of what an exchange costs. Stock handlers ask for the line of a record three
+    times (for the file's size, for the file, for the console), and the date changes once a second.
+    """
+
+    def __init__(self, words):
+        """Take the `words` (dict) to write instead of the levels' names."""
+        super().__init__(LOG_FORMAT, LOG_DATE)
+        self.words = words
+        self.record = self.second = None
+
+    def format(self, record):
+        """Return the line (str, without a newline) of `record`."""
+        if record is not self.record:
+            if int(record.created) != self.second:
+                self.second = int(record.created)
+                self.date = self.formatTime(record, LOG_DATE)
+            self.line = LOG_FORMAT % {
+                "asctime": self.date,
+                "levelname": self.words.get(record.levelname, record.levelname),
+                "message": record.getMessage(),
+            }
+            self.record = record
+        return self.line
+
+
+class FailSafe:
+    """What makes a handler's failure one line on the other output instead of a traceback a line."""
+
+    def handleError(self, record):
+        """Mute this output and say why; the service goes on."""
+        cause = sys.exc_info()[1]
+        self.setLevel(LOG_MUTED)
+        try:
+            self.stream.close()  # or what is left in its buffer would fail again at exit
+        except (AttributeError, OSError):
+            pass
+        cause = getattr(cause, "strerror", None) or cause
+        logging.getLogger(__name__).warning("%s ne fonctionne plus : %s.", self.what, cause)
+
+
+class Journal(FailSafe, logging.handlers.RotatingFileHandler):
+    """The log file; neither it nor its backup grows past LOG_BYTES."""
+
+    def __init__(self, path):
+        """Open the file at `path` (str) to append to. Raises OSError if that cannot be."""
+        super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, encoding="utf-8")
+        self.what = f"Le journal {printable(self.baseFilename)}"
+
+    def shouldRollover(self, record):
+        """Return True if the line of `record` would make the file too large.
+
+        Stock logging counts characters, and asks the file system about the path for every line.
+        """
+        if not self.stream.seekable():  # a pipe or a terminal has no size
+            return False
+        line = self.format(record) + self.terminator
+        return self.stream.buffer.tell() + len(line.encode("utf-8")) > LOG_BYTES
+
+
+class Console(FailSafe, logging.StreamHandler):
+    """The log on standard error."""
+
+    what = "La console"
+
+
+def set_up(log, path, verbose):
+    """Give `log` its outputs: the file at `path` (str; None: see LOG_FILES) and standard error.
+
+    `verbose` is true for DEBUG lines. Raises ExitError if a `path` asked for does not open.
+    """
+    logging.addLevelName(logging.WARNING, "WARN")
+    # What the format does not use need not be looked up: logging HOWTO, "Optimization"
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None
+    log.setLevel(logging.DEBUG if verbose else logging.INFO)
+    log.propagate = False
+    line = Line({})
+    for candidate in LOG_FILES if path is None else [path]:
+        try:
+            journal = Journal(candidate)
+        except OSError as error:
+            cause = error.strerror
+        else:
+            journal.setFormatter(line)
+            log.addHandler(journal)
+            break
+    else:
+        if path is not None:
+            raise ExitError(f"ERROR Impossible d'ouvrir le journal {printable(path)} : {cause}.", 5)
+    if sys.stderr:
+        console = Console()
+        console.setFormatter(Line(COLOURS) if sys.stderr.isatty() else line)
+        log.addHandler(console)
+    if len(log.handlers) < 2:
+        log.warning("Aucun journal ne peut être ouvert : la console seule reçoit les lignes.")
+
+
+def say(text):
+    """Print `text` (str) on standard output, whatever characters that can encode."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser whose help prints in any locale and whose misuse is a ExitError."""
+
+    def print_help(self, file=None):
+        """Print the help on standard output, as far as somebody reads it (`| head`)."""
+        try:
+            say(self.format_help().rstrip())
+        except OSError:
+            pass
+
+    def error(self, message):
+        """Raise ExitError with the usage and argparse's `message`."""
+        raise ExitError(f"{self.format_usage()}{self.prog}: erreur: {message}", 2)
+
+
+def whole_number(text):
+    """Return the int that `text` spells. Raises argparse.ArgumentTypeError if it spells none."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"« {text} » n'est pas un nombre entier") from None
+
+
+def parse(argv):
+    """Return the options in `argv` (list of str; None: sys.argv). Raises ExitError on misuse."""
+    parser = Parser(description="Serveur bs : un message, une réponse, et personne n'attend.",
+                    add_help=False)
+    add = parser.add_argument_group("options").add_argument
+    add("-h", "--help", action="help", help="affiche cette aide et termine")
+    add("-p", "--port", type=whole_number, default=PORT, metavar="PORT",
+        help="port d'écoute (défaut : %(default)s)")
+    add("-l", "--listen", default=LISTEN, metavar="ADRESSE",
+        help="adresse IPv4 ou IPv6 de cette machine où écouter (défaut : %(default)s)")
+    add("--log-file", metavar="FICHIER",
+        help="journal (défaut : {}, sinon {} dans le dossier courant)".format(*LOG_FILES))
+    add("-v", "--verbosity", action="store_true", help="écrit aussi les lignes DEBUG")
+    add("--version", action="version", version=f"%(prog)s {VERSION}",
+        help="affiche la version et termine")
+    args = parser.parse_args(argv)
+    if not 0 <= args.port <= PORT_MAX:
+        sentence = f"ERROR Le port spécifié n'est pas un port possible (de 0 à {PORT_MAX})."
+        raise ExitError(sentence, 1)
+    if args.port <= PRIVILEGED_MAX:
+        sentence = ("ERROR Le port spécifié est un port privilégié. "
+                    f"Spécifiez un port au dessus de {PRIVILEGED_MAX}.")
+        raise ExitError(sentence, 2)
+    return args
+
+
+def main(argv=None):
+    """Run the server with the options in `argv` (list of str; None: sys.argv).
+
+    Returns the exit code: 0 after Ctrl-C, else one of the README's table.
+    """
+    log = logging.getLogger(__name__)
+    try:
+        args = parse(argv)
+        where = f"{bracketed(args.listen)}:{args.port}"
+        family, address = socket_address(args.listen, args.port)
+        try:
+            server = Server(listen(family, address), log)
+        except OSError as error:
+            sentence = f"ERROR Impossible d'écouter sur {where} : {error.strerror}."
+            raise ExitError(sentence, 4) from None
+        set_up(log, args.log_file, args.verbosity)
+        log.info("Le serveur tourne sur %s", where)
+        server.run()
+    except KeyboardInterrupt:
+        log.info("Arrêt du serveur.")
+        return 0
+    except ExitError as refusal:
+        sentence, code = refusal.args
+        if sys.stderr:
+            print(sentence, file=sys.stderr)
+        return code
+    except SystemExit as end:  # argparse has printed the help or the version
+        return end.code
+
+
+def leave(code):
+    """Exit with `code` (int), without a word on an output that nobody reads any more (`| head`)."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.close()
+        except (AttributeError, OSError):
+            pass
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    leave(main())

@@ -1,0 +1,837 @@
+#!/usr/bin/env python3
+"""The promises of server.py and client.py, each a test on the real program over a real socket.
+
+A test starts the script as a subprocess with a port and a folder of its own, and waits for what
+happens (a line in the log, a reply, an exit), never for time to pass. Where time is the subject,
+the script runs with the constant shrunk, or stretched so that it cannot be what ended the wait.
+"""
+
+import ast
+import contextlib
+import importlib
+import logging.handlers
+import os
+import pty
+import re
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import types
+import unittest
+
+import client
+import server
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+PATIENCE = 30  # seconds that anything may take on a busy machine before a test gives it up
+NEVER = 3600  # seconds that no test lasts: what waits for this does not happen
+MEO, WAF, HUMAN = "Meo à toi confrère.", "ptdr t ki", "Mes respects humble humain."
+CONNECTED = "Un client 127.0.0.1 s'est connecté."
+LINE = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (DEBUG|INFO|WARN|ERROR) "
+
+
+# Helpers
+
+
+def command(script, options, constants=None, first=""):
+    """Return the argv that runs `script` with `options`.
+
+    With `constants` (dict) or the statements `first`, it is imported, given them, and main() run.
+    """
+    if constants is None and not first:
+        return [sys.executable, os.path.join(HERE, script + ".py")] + list(options)
+    lines = ["import sys", f"sys.path.insert(0, {HERE!r})", first, "import " + script]
+    lines += ["{}.{} = {!r}".format(script, *item) for item in (constants or {}).items()]
+    lines += [f"{script}.leave({script}.main())"]
+    return [sys.executable, "-c", "\n".join(lines)] + list(options)
+
+
+def environment(**changes):
+    """Return the environment that a script runs in: UTF-8, and no files written by Python."""
+    names = dict(os.environ, PYTHONDONTWRITEBYTECODE="1", PYTHONIOENCODING="utf-8")
+    names.update(changes)
+    return names
+
+
+def run(argv, folder, stdin=b"", **changes):
+    """Run `argv` in `folder` to its end; return its exit code, standard output and error (str)."""
+    with subprocess.Popen(argv, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, env=environment(**changes)) as popen:
+        try:
+            output, console = popen.communicate(stdin, PATIENCE)
+        finally:
+            popen.kill()
+    return popen.returncode, output.decode("utf-8"), console.decode("utf-8")
+
+
+def free_port():
+    """Return a TCP port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def dial(port, host="127.0.0.1"):
+    """Return a socket connected to `port` that sends each piece at once, as its own segment."""
+    connection = socket.create_connection((host, port), PATIENCE)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def read_all(connection):
+    """Return what comes on `connection` (str) until its end, and close it."""
+    with connection:
+        return b"".join(iter(lambda: connection.recv(65536), b"")).decode("utf-8")
+
+
+def ask(port, message, host="127.0.0.1"):
+    """Return the reply to `message` (bytes), sent as it is to `port`, without a half-close."""
+    connection = dial(port, host)
+    connection.sendall(message)
+    return read_all(connection)
+
+
+def reset(connection):
+    """Close `connection` with a reset instead of the end of its stream: socket(7), SO_LINGER."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+class Process:
+    """A running script whose standard error is collected line by line, as it comes."""
+
+    def __init__(self, argv, folder, **options):
+        """Start `argv` in `folder`."""
+        options.setdefault("env", environment())
+        self.popen = subprocess.Popen(argv, cwd=folder, stdin=subprocess.DEVNULL,
+                                      stderr=subprocess.PIPE, **options)
+        self.lines = []
+        self.news = threading.Condition()
+        self.reader = threading.Thread(target=self.collect)
+        self.reader.start()
+
+    def collect(self):
+        """Keep each line of standard error and tell who waits; None stands for its end."""
+        with self.popen.stderr as console:
+            for line in console:
+                with self.news:
+                    self.lines.append(line.decode("utf-8").rstrip("\n"))
+                    self.news.notify_all()
+        with self.news:
+            self.lines.append(None)
+            self.news.notify_all()
+
+    def wait_for(self, text, count=1):
+        """Return the lines that contain `text` once there are `count`, or once the process ends."""
+        def there():
+            return None in self.lines[-1:] or len(self.matching(text)) >= count
+        with self.news:
+            if not self.news.wait_for(there, PATIENCE):
+                raise AssertionError(f"no {text!r} in {self.lines[-5:]}")
+        return self.matching(text)
+
+    def matching(self, text):
+        """Return the lines so far that contain `text`."""
+        return [line for line in self.lines if line is not None and text in line]
+
+    def end(self, signum=signal.SIGINT):
+        """Send `signum` if the process runs, wait for its end, and return its exit code."""
+        if self.popen.poll() is None:
+            self.popen.send_signal(signum)
+        code = self.popen.wait(PATIENCE)
+        self.reader.join(PATIENCE)
+        return code
+
+
+class Scene(unittest.TestCase):
+    """A test with a folder of its own, and servers that must end well."""
+
+    def setUp(self):
+        self.folder = tempfile.mkdtemp(prefix="bs-")
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.log_file = os.path.join(self.folder, "bs_server.log")
+
+    def serve(self, *options, log_file=None, constants=None, first="", **popen):
+        """Start a server on a free port and return its Process, `port` included, once it listens.
+
+        `constants` are server.py's to set, `first` what runs before its import.
+        """
+        for _ in range(5):  # between free_port() and listen() somebody else may take the port
+            port = free_port()
+            argv = ["-p", str(port), "--log-file", log_file or self.log_file] + list(options)
+            process = Process(command("server", argv, constants, first), self.folder, **popen)
+            process.port = port
+            self.addCleanup(self.check_end, process)
+            if process.wait_for("Le serveur tourne sur"):
+                return process
+        raise AssertionError(f"the server does not start: {process.lines}")
+
+    def check_end(self, process):
+        """End `process` with Ctrl-C if it runs; it must never have shown a traceback."""
+        running = process.popen.poll() is None
+        code = process.end()
+        self.assertEqual(process.matching("Traceback"), [])
+        if running:
+            self.assertEqual(code, 0)
+
+    def client(self, *options, stdin=b"", script_first="", constants=None, **changes):
+        """Run client.py in the folder; return its exit code, standard output and error."""
+        argv = ["--log-file", os.path.join(self.folder, "bs_client.log")] + list(options)
+        return run(command("client", argv, constants, script_first), self.folder, stdin, **changes)
+
+    def fake(self, behave):
+        """Start a server of one client, treated by `behave(connection)`; return its port."""
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        listener.settimeout(PATIENCE)
+
+        def one_client():
+            connection, _ = listener.accept()
+            connection.settimeout(PATIENCE)
+            with connection, contextlib.suppress(OSError):
+                behave(connection)
+
+        thread = threading.Thread(target=one_client)
+        thread.start()
+        self.addCleanup(listener.close)
+        self.addCleanup(thread.join, PATIENCE)
+        return listener.getsockname()[1]
+
+    def read(self, path):
+        """Return the text of the file `path`."""
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+
+
+# The exchange
+
+
+class Replies(Scene):
+    """What the message contains decides the reply."""
+
+    table = (
+        ("meo", MEO), ("waf", WAF), ("waf meo", MEO), ("meowaf", MEO), ("homeopathie", MEO),
+        ("bonjour", HUMAN), ("MEO", HUMAN), ("Waf", HUMAN), ("wa f", HUMAN), ("", HUMAN),
+    )
+
+    def test_the_rule_gives_each_reply(self):
+        for message, reply in self.table:
+            self.assertEqual(server.reply_to(message), reply, message)
+
+    def test_the_server_gives_each_reply_byte_for_byte(self):
+        port = self.serve().port
+        for message, reply in self.table:
+            self.assertEqual(ask(port, message.encode() + b"\n"), reply, message)
+
+    def test_bytes_that_are_not_utf8_do_not_hide_a_meo(self):
+        process = self.serve()
+        self.assertEqual(ask(process.port, b"\xff meo\n"), MEO)
+        self.assertEqual(ask(process.port, b"\xff\n"), HUMAN)
+        process.wait_for(r'a envoyé "\xff meo".')
+
+    def test_only_the_first_1024_bytes_count(self):
+        port = self.serve().port
+        self.assertEqual(ask(port, b"x" * 1021 + b"meo\n"), MEO)
+        self.assertEqual(ask(port, b"x" * 1022 + b"meo\n"), HUMAN)
+        self.assertEqual(ask(port, b"meo" + b"x" * 60000 + b"\n"), MEO)
+        self.assertEqual(ask(port, b"x" * 60000 + b"meo\n"), HUMAN)
+
+    def test_what_follows_the_newline_does_not_count(self):
+        process = self.serve()
+        self.assertEqual(ask(process.port, b"bonjour\nmeo\n"), HUMAN)
+        process.wait_for('a envoyé "bonjour".')
+
+    def test_the_reply_arrives_although_the_client_still_sends(self):
+        port = self.serve().port
+        for first in (b"waf\n", b"meo"):
+            connection = dial(port)
+            connection.sendall(first)
+            reply = connection.recv(1024)
+            for _ in range(8):  # a connection closed under us would be reset by these
+                connection.sendall(b"x" * 20000)
+            connection.shutdown(socket.SHUT_WR)
+            self.assertEqual((reply + read_all(connection).encode()).decode(),
+                             WAF if b"waf" in first else MEO)
+
+
+class MessageEnds(Scene):
+    """A message may come in pieces, and has four ends; no cut changes the reply."""
+
+    def pieces(self, process, *pieces, half_close=False):
+        """Send `pieces` (bytes), the second once the first was read, and return the reply."""
+        connection = dial(process.port)
+        before = len(process.matching(CONNECTED))
+        for piece in pieces:
+            connection.sendall(piece)
+            process.wait_for(CONNECTED, before + 1)  # a first byte is what gets a client accepted
+        if half_close:
+            connection.shutdown(socket.SHUT_WR)
+        return read_all(connection)
+
+    def test_a_newline_ends_it_at_once(self):
+        process = self.serve(constants={"SILENCE": NEVER})
+        self.assertEqual(self.pieces(process, b"waf\n"), WAF)
+        self.assertEqual(self.pieces(process, b"waf\r\n"), WAF)
+        self.assertEqual(self.pieces(process, b"waf\r", b"\n"), WAF)
+        self.assertEqual(len(process.wait_for('a envoyé "waf".', 3)), 3)
+
+    def test_an_empty_line_is_a_message(self):
+        process = self.serve(constants={"SILENCE": NEVER})
+        self.assertEqual(self.pieces(process, b"\n"), HUMAN)
+        self.assertEqual(self.pieces(process, b"\r\n"), HUMAN)
+        self.assertEqual(len(process.wait_for('a envoyé "".', 2)), 2)
+
+    def test_the_end_of_the_stream_ends_it_at_once(self):
+        process = self.serve(constants={"SILENCE": NEVER})
+        self.assertEqual(self.pieces(process, b"waf", half_close=True), WAF)
+        self.assertEqual(self.pieces(process, b"w", b"a", b"f", half_close=True), WAF)
+
+    def test_meo_ends_it_at_once(self):
+        process = self.serve(constants={"SILENCE": NEVER})
+        self.assertEqual(self.pieces(process, b"meo"), MEO)
+        self.assertEqual(self.pieces(process, b"waf", b" m", b"eo"), MEO)
+
+    def test_silence_ends_it(self):
+        process = self.serve()
+        self.assertEqual(self.pieces(process, b"waf"), WAF)
+        self.assertEqual(self.pieces(process, b"bon", b"jour"), HUMAN)
+
+    def test_a_message_cut_in_two_gets_the_reply_of_the_whole(self):
+        process = self.serve(constants={"SILENCE": NEVER})
+        for message, reply in ((b"waf\n", WAF), (b"waf meo\n", MEO), (b"a b\r\n", HUMAN)):
+            for cut in range(1, len(message)):
+                self.assertEqual(self.pieces(process, message[:cut], message[cut:]), reply)
+
+    def test_a_newline_after_the_bytes_that_count_ends_it_too(self):
+        process = self.serve(constants={"SILENCE": NEVER})
+        self.assertEqual(self.pieces(process, b"waf" + b"x" * 3000, b"x" * 3000 + b"\n"), WAF)
+
+    def test_a_client_that_leaves_without_a_byte_gets_nothing_and_one_line(self):
+        process = self.serve()
+        connection = dial(process.port)
+        connection.shutdown(socket.SHUT_WR)
+        self.assertEqual(read_all(connection), "")
+        self.assertEqual(ask(process.port, b"waf\n"), WAF)
+        process.wait_for("Réponse envoyée")
+        self.assertEqual(len(process.lines), 1 + 1 + 3)
+
+    def test_somebody_who_sits_at_the_prompt_is_answered_when_they_speak(self):
+        process = self.serve(constants={"SILENCE": 0.01})
+        connection = dial(process.port)
+        self.assertEqual(ask(process.port, b"waf\n"), WAF)
+        self.assertEqual(ask(process.port, b"waf"), WAF)  # some silences have gone by
+        connection.sendall(b"meo\n")
+        self.assertEqual(read_all(connection), MEO)
+
+
+# The server's command line
+
+
+class ServerExits(Scene):
+    """Every row of the table of exit codes, with its sentence, and never a traceback."""
+
+    def check(self, options, code, sentence):
+        """Run the server with `options` and compare exit code and standard error."""
+        result = run(command("server", options), self.folder)
+        self.assertEqual((result[0], result[2].rstrip("\n")), (code, sentence), options)
+        self.assertEqual(os.listdir(self.folder), [])
+
+    def test_a_port_outside_0_to_65535_exits_1(self):
+        for port in ("-1", "65536", "99999999999999999999"):
+            self.check(["-p", port], 1, "ERROR Le port spécifié n'est pas un port possible "
+                                        "(de 0 à 65535).")
+
+    def test_a_privileged_port_exits_2(self):
+        for port in ("0", "80", "1024"):
+            self.check(["--port", port], 2, "ERROR Le port spécifié est un port privilégié. "
+                                            "Spécifiez un port au dessus de 1024.")
+
+    def test_misuse_exits_2_with_the_usage(self):
+        for options in (["-p", "abc"], ["-p", "13.5"], ["-p", ""], ["-p"], ["--nope"], ["x"]):
+            code, _, console = run(command("server", options), self.folder)
+            self.assertEqual(code, 2, options)
+            self.assertTrue(console.startswith("usage: "), console)
+            self.assertNotIn("Traceback", console)
+
+    def test_what_is_not_an_ip_address_exits_3(self):
+        for address in ("1.2.3", "localhost", "", "256.0.0.1", "1.2.3.4.5", ":::1", "::g", "a" * 99,
+                        "1.2.3.4 ", "::1/64", "\033[31m"):
+            shown = address.replace("\033", "\\x1b")
+            sentence = f"ERROR L'adresse spécifiée {shown} n'est pas une adresse IP valide."
+            self.check(["-l", address], 3, sentence)
+
+    def test_an_address_of_another_machine_exits_4(self):
+        self.check(["-l", "192.0.2.1"], 4, "ERROR Impossible d'écouter sur 192.0.2.1:13337 : "
+                                           "Cannot assign requested address.")
+
+    def test_a_port_that_is_taken_exits_4(self):
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            other.listen(1)
+            port = other.getsockname()[1]
+            self.check(["-l", "127.0.0.1", "-p", str(port)], 4, "ERROR Impossible d'écouter sur "
+                       f"127.0.0.1:{port} : Address already in use.")
+
+    def test_a_log_file_that_does_not_open_exits_5(self):
+        for path, cause in ((self.folder, "Is a directory"), ("no/x", "No such file or directory")):
+            self.check(["-p", str(free_port()), "--log-file", path], 5,
+                       f"ERROR Impossible d'ouvrir le journal {path} : {cause}.")
+
+    def test_help_and_version_exit_0(self):
+        code, text, _ = run(command("server", ["--help"]), self.folder, COLUMNS="80")
+        self.assertEqual(code, 0)
+        for option in ("--port", "--listen", "--log-file", "--verbosity", "--version", "13337"):
+            self.assertIn(option, text)
+        self.assertLessEqual(max(map(len, text.splitlines())), 80)
+        code, text, _ = run(command("server", ["--version"]), self.folder)
+        self.assertEqual((code, text), (0, f"server.py {server.VERSION}\n"))
+
+    def test_ctrl_c_exits_0_and_says_so(self):
+        process = self.serve()
+        self.assertEqual(process.end(signal.SIGINT), 0)
+        self.assertRegex(process.matching("Arrêt")[0], LINE + r"Arrêt du serveur\.$")
+
+
+# The server's log
+
+
+class ServerLog(Scene):
+    """Every event is one line, on the console and in the file."""
+
+    def exchange(self):
+        """Return a server's Process after one exchange, and that exchange's three messages."""
+        process = self.serve()
+        self.assertEqual(ask(process.port, b"meo\n"), MEO)
+        process.wait_for("Réponse envoyée")
+        return process, [
+            f"Le serveur tourne sur 0.0.0.0:{process.port}", CONNECTED,
+            'Le client 127.0.0.1 a envoyé "meo".',
+            'Réponse envoyée au client 127.0.0.1 : "Meo à toi confrère.".',
+        ]
+
+    def test_an_exchange_is_three_info_lines_in_the_notes_format(self):
+        process, messages = self.exchange()
+        self.assertEqual([re.sub("^" + LINE, r"\1 ", line) for line in process.lines],
+                         ["INFO " + message for message in messages])
+
+    def test_the_file_holds_what_the_console_showed(self):
+        process, _ = self.exchange()
+        process.end()
+        self.assertEqual(self.read(self.log_file).splitlines(), process.lines[:-1])
+        self.assertIn("Arrêt du serveur.", process.lines[-2])
+
+    def test_the_file_is_appended_to(self):
+        with open(self.log_file, "w") as file:
+            file.write("before\n")
+        self.exchange()
+        self.assertTrue(self.read(self.log_file).startswith("before\n2"))
+
+    def test_only_verbosity_adds_debug_lines(self):
+        for options, count in (((), 0), (("-v",), 1)):
+            process = self.serve(*options)
+            connection = dial(process.port)
+            connection.sendall(b"wa")
+            process.wait_for(CONNECTED)
+            reset(connection)
+            self.assertEqual(ask(process.port, b"waf"), WAF)  # its silence outlasts some turns
+            self.assertEqual(len(process.matching(" DEBUG Le client 127.0.0.1 a rompu")), count)
+
+    def test_the_file_rotates_at_10000_bytes_with_one_backup(self):
+        process = self.serve()
+        for _ in range(150):
+            self.assertEqual(ask(process.port, "é meo\n".encode()), MEO)
+            for name in os.listdir(self.folder):
+                with contextlib.suppress(FileNotFoundError):  # renamed since it was listed
+                    self.assertLessEqual(os.path.getsize(os.path.join(self.folder, name)), 10000)
+        process.end()
+        self.assertEqual(sorted(os.listdir(self.folder)), ["bs_server.log", "bs_server.log.1"])
+        kept = (self.read(self.log_file + ".1") + self.read(self.log_file)).splitlines()
+        self.assertEqual(kept, process.lines[:-1][-len(kept):])
+        self.assertGreater(os.path.getsize(self.log_file + ".1"), 9700)
+
+    def test_a_message_forges_no_line_and_acts_on_no_screen(self):
+        process = self.serve()
+        evil = "\r2026-01-01 00:00:00 INFO faux\v\033[31m\x07\u202e\u2028\x85\x9b2J\u200b\t\ufeff"
+        self.assertEqual(ask(process.port, evil.encode() + b"\n"), HUMAN)
+        process.wait_for("Réponse envoyée")
+        process.end()
+        shown = (r"\r2026-01-01 00:00:00 INFO faux"
+                 r"\x0b\x1b[31m\x07\u202e\u2028\x85\x9b2J\u200b\t\ufeff")
+        for lines in (process.lines[:-1], self.read(self.log_file).splitlines()):
+            self.assertEqual(len(lines), 5)
+            self.assertTrue(lines[2].endswith(f'a envoyé "{shown}".'), lines[2])
+            self.assertTrue("\n".join(lines).replace("\n", "").isprintable())
+
+    def test_a_minute_without_a_client_is_said_and_said_again(self):
+        process = self.serve(constants={"WAIT": 0.05, "LONELY": 0.1})
+        lines = process.wait_for("Aucun client", 2)
+        self.assertRegex(lines[0], LINE.replace("DEBUG|INFO|WARN|ERROR", "WARN")
+                         + r"Aucun client depuis plus de une minute\.$")
+
+    def test_a_client_starts_the_minute_anew(self):
+        process = self.serve(constants={"WAIT": 0.01, "LONELY": NEVER})
+        self.assertEqual(ask(process.port, b"meo\n"), MEO)
+        process.end()
+        self.assertEqual(process.matching("Aucun client"), [])
+
+    def test_the_default_file_falls_back_to_the_current_folder(self):
+        port = str(free_port())
+        here = os.path.join(self.folder, "bs_server.log")
+        process = Process(command("server", ["-p", port], {"LOG_FILES": ("no/x.log", here)}),
+                          self.folder)
+        self.addCleanup(self.check_end, process)
+        process.wait_for("Le serveur tourne sur")
+        self.assertIn("Le serveur tourne sur", self.read(here))
+        self.assertEqual(process.matching("WARN"), [])
+        self.assertEqual(server.LOG_FILES, ("/var/log/bs_server/bs_server.log", "bs_server.log"))
+
+    def test_with_no_file_at_all_the_console_alone_gets_the_log_and_a_warning(self):
+        port = free_port()
+        process = Process(command("server", ["-p", str(port)], {"LOG_FILES": ("no/x", "no/y")}),
+                          self.folder)
+        self.addCleanup(self.check_end, process)
+        process.wait_for("Le serveur tourne sur")
+        self.assertEqual(len(process.matching("WARN Aucun journal ne peut être ouvert")), 1)
+        self.assertEqual(ask(port, b"meo\n"), MEO)
+        self.assertEqual(os.listdir(self.folder), [])
+
+    def test_a_terminal_sees_the_levels_in_colour_and_the_file_does_not(self):
+        master, slave = pty.openpty()
+        self.addCleanup(os.close, master)
+        port = str(free_port())
+        argv = command("server", ["-p", port, "--log-file", self.log_file],
+                       {"WAIT": 0.05, "LONELY": 0.1})
+        with subprocess.Popen(argv, cwd=self.folder, stderr=slave, env=environment()) as popen:
+            os.close(slave)
+            screen = ""
+            while "Aucun client" not in screen:
+                screen += os.read(master, 4096).decode("utf-8")
+            popen.send_signal(signal.SIGINT)
+        self.assertRegex(screen, r"\d \x1b\[37mINFO\x1b\[0m Le serveur tourne")
+        self.assertRegex(screen, r"\d \x1b\[33mWARN\x1b\[0m Aucun client")
+        self.assertNotIn("\x1b", self.read(self.log_file))
+        self.assertIn(" WARN Aucun client", self.read(self.log_file))
+
+
+# The client
+
+
+class Checks(unittest.TestCase):
+    """The three checks of a message, called directly."""
+
+    def test_a_message_with_waf_or_meo_passes(self):
+        for message in ("waf", "meo", "un homeo", "é" * 510 + "waf"):
+            self.assertEqual(client.check_message(message), message)
+
+    def test_what_is_not_a_string_is_a_type_error(self):
+        for message in (b"meo", None, 3):
+            with self.assertRaises(TypeError):
+                client.check_message(message)
+
+    def test_a_message_without_waf_or_meo_is_a_value_error(self):
+        for message in ("", "bonjour", "MEO", "w af"):
+            with self.assertRaisesRegex(ValueError, "doit contenir le mot 'waf' ou 'meo'"):
+                client.check_message(message)
+
+    def test_a_message_too_long_or_with_a_newline_is_a_value_error(self):
+        self.assertEqual(len(client.check_message("meo" + "x" * 1021)), 1024)
+        for message in ("meo" + "x" * 1022, "meo" + "é" * 511, "meo\n", "waf\nmeo"):
+            with self.assertRaises(ValueError):
+                client.check_message(message)
+
+
+class ClientRuns(Scene):
+    """Connect, ask, check, send, receive, close, exit."""
+
+    def refused(self, options, cause, code=1, **others):
+        """Check that a run with `options` ends with `cause` on standard error; return stdout."""
+        result = self.client(*options, **others)
+        self.assertEqual((result[0], result[2].splitlines()[-1:]), (code, [cause]))
+        return result[1]
+
+    def test_a_message_on_the_command_line_is_sent_and_its_reply_printed(self):
+        port = self.serve().port
+        code, text, console = self.client("-p", str(port), "waf")
+        self.assertEqual((code, console), (0, ""))
+        self.assertEqual(text, f"Connecté avec succès au serveur 127.0.0.1 sur le port {port}\n"
+                               "Le serveur a répondu : ptdr t ki\n")
+
+    def test_a_message_is_asked_for_and_read_from_a_pipe(self):
+        port = self.serve().port
+        code, text, console = self.client("-p", str(port), stdin="été meo\n".encode())
+        self.assertEqual((code, console), (0, ""))
+        self.assertEqual(text, f"Connecté avec succès au serveur 127.0.0.1 sur le port {port}\n"
+                               "Que veux-tu envoyer au serveur : "
+                               "Le serveur a répondu : Meo à toi confrère.\n")
+
+    def test_the_prompt_works_on_a_terminal(self):
+        port = self.serve().port
+        master, slave = pty.openpty()
+        self.addCleanup(os.close, master)
+        argv = command("client", ["-p", str(port), "--log-file", "log"])
+        with subprocess.Popen(argv, cwd=self.folder, stdin=slave, stdout=slave, stderr=slave,
+                              env=environment()) as popen:
+            os.close(slave)
+            screen = b""
+            while b"serveur : " not in screen:
+                screen += os.read(master, 4096)
+            os.write(master, b"un waf\n")
+            with contextlib.suppress(OSError):  # the end of a terminal: EIO
+                while True:
+                    screen += os.read(master, 4096) or b"\n"
+            self.assertEqual(popen.wait(PATIENCE), 0)
+        self.assertTrue(screen.endswith(b"un waf\r\nLe serveur a r\xc3\xa9pondu : ptdr t ki\r\n"))
+
+    def test_it_sends_the_message_a_newline_and_its_end_of_stream(self):
+        got = []
+
+        def behave(connection):
+            got.append(b"".join(iter(lambda: connection.recv(1024), b"")))
+            connection.sendall(b"ok")
+
+        port = self.fake(behave)
+        self.assertEqual(self.client("-p", str(port), "é meo".encode())[0], 0)
+        self.assertEqual(got, ["é meo\n".encode()])
+
+    def test_the_log_file_gets_three_info_lines(self):
+        port = self.serve().port
+        self.assertEqual(self.client("-p", str(port), "meo")[0], 0)
+        lines = self.read(os.path.join(self.folder, "bs_client.log")).splitlines()
+        self.assertEqual([re.sub("^" + LINE, r"\1 ", line) for line in lines], [
+            f"INFO Connexion réussie à 127.0.0.1:{port}.",
+            'INFO Message envoyé au serveur 127.0.0.1 : "meo".',
+            'INFO Réponse reçue du serveur 127.0.0.1 : "Meo à toi confrère.".',
+        ])
+
+    def test_the_default_log_falls_back_to_the_current_folder_and_then_to_none(self):
+        port = str(self.serve().port)
+        here = os.path.join(self.folder, "here.log")
+        for files, found in ((("no/x", here), True), (("no/x", "no/y"), False)):
+            argv = command("client", ["-p", port, "meo"], {"LOG_FILES": files})
+            code, _, console = run(argv, self.folder)
+            self.assertEqual((code, console), (0, ""))
+            self.assertEqual(os.path.exists(here), found)
+            with contextlib.suppress(OSError):
+                os.remove(here)
+        self.assertEqual(client.LOG_FILES, ("/var/log/bs_client/bs_client.log", "bs_client.log"))
+
+    def test_verbosity_shows_the_log_on_the_console(self):
+        port = self.serve().port
+        code, _, console = self.client("-v", "-p", str(port), "meo")
+        self.assertEqual((code, len(re.findall("(?m)^" + LINE, console))), (0, 3))
+
+    def test_no_server_exits_1_and_is_logged(self):
+        port = free_port()
+        sentence = f"ERROR Impossible de se connecter au serveur 127.0.0.1 sur le port {port}."
+        self.assertEqual(self.refused(["-p", str(port), "meo"], sentence), "")
+        log = self.read(os.path.join(self.folder, "bs_client.log"))
+        self.assertRegex(log, "^" + LINE + re.escape(sentence[len("ERROR "):]) + "\n$")
+        console = self.client("-v", "-p", str(port), "meo")[2]
+        self.assertIn("DEBUG Cause : Connection refused.", console)
+
+    def test_no_connection_is_said_in_red_on_a_terminal(self):
+        master, slave = pty.openpty()
+        self.addCleanup(os.close, master)
+        argv = command("client", ["-p", str(free_port()), "--log-file", "log", "meo"])
+        self.assertEqual(subprocess.call(argv, cwd=self.folder, stderr=slave, env=environment()), 1)
+        os.close(slave)
+        self.assertRegex(os.read(master, 4096).decode("utf-8"),
+                         r"^\x1b\[31mERROR Impossible de se connecter.*\.\x1b\[0m\r\n$")
+
+    def test_a_name_that_is_none_exits_1(self):
+        for host in ("", "a..b", "x" * 70, "no.such.host.invalid", "\033[31m"):
+            shown = host.replace("\033", "\\x1b")
+            self.refused(["-H", host, "-p", "2000", "meo"],
+                         f"ERROR Impossible de se connecter au serveur {shown} sur le port 2000.")
+
+    def test_a_port_outside_0_to_65535_exits_1(self):
+        for port in ("-1", "65536"):
+            self.refused(["-p", port, "meo"], "ERROR Le port spécifié n'est pas un port possible "
+                                              "(de 0 à 65535).")
+
+    def test_misuse_exits_2_with_the_usage(self):
+        for options in (["-p", "x"], ["-t", "0"], ["-t", "-1"], ["-t", "nan"], ["-t", "inf"],
+                        ["-t", "x"], ["-t", "1e99"], ["--nope"], ["meo", "waf"]):
+            code, _, console = self.client(*options)
+            self.assertEqual((code, console[:7]), (2, "usage: "), options)
+
+    def test_help_and_version_exit_0(self):
+        code, text, _ = self.client("--help", COLUMNS="80")
+        self.assertEqual(code, 0)
+        for option in ("--host", "--port", "--timeout", "--log-file", "--verbosity", "127.0.0.1"):
+            self.assertIn(option, text)
+        self.assertLessEqual(max(map(len, text.splitlines())), 80)
+        self.assertEqual(self.client("--version")[:2], (0, f"client.py {client.VERSION}\n"))
+
+    def test_a_message_that_is_refused_exits_1_before_connecting(self):
+        connected = []
+        port = str(self.fake(connected.append))
+        missing = "Une erreur est survenue: Le message doit contenir le mot 'waf' ou 'meo'."
+        self.assertEqual(self.refused(["-p", port, "bonjour"], missing), "")
+        self.assertEqual(self.refused(["-p", port, ""], missing), "")
+        for message, cause in (("meo" * 400, "dépasser 1024 octets en UTF-8"),
+                               ("meo\nwaf", "contenir de retour à la ligne")):
+            self.refused(["-p", port, message],
+                         f"Une erreur est survenue: Le message ne doit pas {cause}.")
+        self.assertEqual(connected, [])
+        socket.create_connection(("127.0.0.1", int(port))).close()  # ends the fake server
+
+    def test_a_message_typed_that_is_refused_exits_1(self):
+        for typed in (b"bonjour\n", b"\n"):
+            port = self.fake(lambda connection: connection.recv(1024))
+            self.refused(["-p", str(port)], "Une erreur est survenue: Le message doit "
+                         "contenir le mot 'waf' ou 'meo'.", stdin=typed)
+
+    def test_nothing_typed_exits_1(self):
+        port = self.fake(lambda connection: connection.recv(1024))
+        self.refused(["-p", str(port)], "Une erreur est survenue: rien n'a été saisi.")
+
+    def test_what_cannot_be_decoded_exits_1(self):
+        port = self.fake(lambda connection: connection.recv(1024))
+        self.refused(["-p", str(port)], "Une erreur est survenue: la saisie n'est pas du texte en "
+                     "utf-8.", stdin=b"meo \xff\n", PYTHONIOENCODING="utf-8:strict")
+
+    def test_ctrl_c_exits_130_without_a_traceback(self):
+        port = self.fake(lambda connection: connection.recv(1024))
+        argv = command("client", ["-p", str(port), "--log-file", "log"])
+        with subprocess.Popen(argv, cwd=self.folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, env=environment()) as popen:
+            text = b""
+            while b"serveur : " not in text:
+                text += popen.stdout.read(1)
+            popen.send_signal(signal.SIGINT)
+            self.assertEqual(popen.communicate(timeout=PATIENCE), (b"", b"\n"))
+            self.assertEqual(popen.returncode, 130)
+
+    def test_a_silent_server_exits_1(self):
+        done = threading.Event()
+        port = self.fake(lambda connection: done.wait(PATIENCE))
+        self.addCleanup(done.set)
+        self.refused(["-p", str(port), "-t", "0.2", "meo"],
+                     "Une erreur est survenue: le serveur n'a pas répondu en 0.2 s.")
+
+    def test_a_server_that_closes_without_a_word_exits_1(self):
+        port = self.fake(lambda connection: connection.recv(1024) and connection.recv(1024))
+        self.refused(["-p", str(port), "meo"],
+                     "Une erreur est survenue: le serveur a fermé la connexion sans répondre.")
+
+    def test_a_server_that_resets_exits_1(self):
+        def behave(connection):
+            connection.recv(1024)
+            reset(connection)
+        code, _, console = self.client("-p", str(self.fake(behave)), "meo")
+        self.assertEqual(code, 1)
+        self.assertRegex(console, "^Une erreur est survenue: (Connection reset by peer|Broken pipe|"
+                         "Transport endpoint is not connected)\n$")
+
+    def test_a_server_that_answers_and_never_closes_is_understood(self):
+        done = threading.Event()
+
+        def behave(connection):
+            connection.recv(1024)
+            connection.sendall("Meo à ".encode())
+            connection.sendall(b"toi")
+            done.wait(PATIENCE)
+        port = self.fake(behave)
+        self.addCleanup(done.set)
+        code, text, console = self.client("-p", str(port), "meo")
+        self.assertEqual((code, console), (0, ""))
+        self.assertEqual(text.splitlines()[-1], "Le serveur a répondu : Meo à toi")
+
+    def test_a_reply_in_pieces_is_shown_whole(self):
+        def behave(connection):
+            connection.recv(1024)
+            for byte in "Meo à toi".encode():
+                connection.sendall(bytes([byte]))
+        text = self.client("-p", str(self.fake(behave)), "meo")[1]
+        self.assertTrue(text.endswith("Le serveur a répondu : Meo à toi\n"))
+
+    def test_a_reply_acts_on_no_screen_and_forges_no_line(self):
+        def behave(connection):
+            connection.recv(1024)
+            connection.sendall(b"\x1b[2J\r\nfaux \xff\xe2\x80\xae")
+        text = self.client("-p", str(self.fake(behave)), "meo")[1]
+        shown = r"\x1b[2J\r\nfaux \xff\u202e"
+        self.assertEqual(text.splitlines()[1:], ["Le serveur a répondu : " + shown])
+        self.assertIn(f'reçue du serveur 127.0.0.1 : "{shown}".\n',
+                      self.read(os.path.join(self.folder, "bs_client.log")))
+
+    def test_a_server_that_talks_without_end_is_cut_short(self):
+        def behave(connection):
+            connection.recv(1024)
+            for _ in range(100):
+                connection.sendall(b"x" * 65536)
+        code, text, _ = self.client("-p", str(self.fake(behave)), "meo")
+        self.assertEqual((code, text.count("x")), (0, client.REPLY_MAX))
+
+    def test_it_works_where_the_locale_is_ascii(self):
+        port = self.serve().port
+        code, text, console = self.client("-p", str(port), "é meo".encode(), LC_ALL="C",
+                                          PYTHONIOENCODING="ascii")
+        self.assertEqual((code, console), (0, ""))
+        self.assertEqual(text.splitlines()[1:],
+                         [r"Le serveur a r\xe9pondu : Meo \xe0 toi confr\xe8re."])
+        code, text, _ = self.client("--help", PYTHONIOENCODING="ascii")
+        self.assertEqual((code, "d\\xe9faut" in text), (0, True))
+
+    def test_a_log_that_fails_is_no_concern_of_the_users(self):
+        port = self.serve().port
+        code, _, console = self.client("-p", str(port), "meo", "--log-file", "/dev/full")
+        self.assertEqual((code, console), (0, ""))
+
+    def test_a_log_file_that_does_not_open_exits_1(self):
+        self.refused(["--log-file", "no/x", "meo"],
+                     "ERROR Impossible d'ouvrir le journal no/x : No such file or directory.")
+
+
+# The card
+
+
+class Card(Scene):
+    """Five modules, one file each, and nothing borrowed through another."""
+
+    allowed = frozenset(["socket", "re", "argparse", "sys", "logging.handlers"])
+
+    def test_the_scripts_import_the_five_modules_and_borrow_none_through_them(self):
+        for script in ("server.py", "client.py"):
+            tree = ast.parse(self.read(os.path.join(HERE, script)))
+            imported = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import)
+                        for alias in node.names]
+            self.assertLessEqual(set(imported), self.allowed)
+            for node in ast.walk(tree):
+                self.assertNotIsInstance(node, ast.ImportFrom)
+                if isinstance(node, ast.Name):
+                    self.assertNotIn(node.id, ("__import__", "exec", "eval", "globals"))
+                if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                    name = f"{node.value.id}.{node.attr}"
+                    self.assertNotEqual(name, "sys.modules")
+                    if node.value.id in {module.split(".")[0] for module in self.allowed}:
+                        value = getattr(importlib.import_module(node.value.id), node.attr, None)
+                        self.assertFalse(isinstance(value, types.ModuleType)
+                                         and value is not logging.handlers, name)
+
+    def test_a_copy_of_one_file_alone_in_an_empty_folder_works(self):
+        port = str(free_port())
+        for script in ("server.py", "client.py"):
+            shutil.copy(os.path.join(HERE, script), self.folder)
+        argv = [sys.executable, "-I", "-S", "-B", "server.py", "-p", port, "--log-file", "log"]
+        process = Process(argv, self.folder)
+        self.addCleanup(self.check_end, process)
+        process.wait_for("Le serveur tourne sur")
+        argv = [sys.executable, "-I", "-S", "-B", "client.py", "-p", port, "--log-file", "l", "meo"]
+        self.assertEqual(run(argv, self.folder)[0], 0)
+
+
+def setUpModule():
+    """Heed Ctrl-C: a test run in the background ignores it, and so would the servers it starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+if __name__ == "__main__":
+    unittest.main()
