@@ -6,9 +6,9 @@ asks the system who is ready (`select`). This one has neither, because the kerne
 With TCP_DEFER_ACCEPT a connection stays in the kernel until its first byte is there: somebody who
 sits at a prompt costs no descriptor, no memory and no turn of the loop. So the loop is: accept,
 read what is there, answer, close. Whoever is not done (half a message, or a system that cannot
-defer) is set aside with a non-blocking socket and looked at again every 10 ms; with nobody aside
-the listener sleeps in accept(). Read on: tcp(7), accept(2), and RFC 1288 (finger), an exchange of
-the same shape: connect, one line, one answer, close.
+defer) is set aside with a non-blocking socket and looked at again, the more rarely the longer it is
+silent; with nobody aside the listener sleeps in accept(). Read on: tcp(7), accept(2), and RFC 1288
+(finger), an exchange of the same shape: connect, one line, one answer, close.
 """
 
 import argparse
@@ -32,12 +32,13 @@ SILENCE = 0.2  # seconds that end a message which nothing else ends: longer than
 LINGER = 2.0  # seconds of silence after the reply: what was still under way has arrived by then
 
 # The loop
-TICK = 0.01  # seconds between two looks at those set aside: a delay that nobody feels
+LOOK_FIRST = 0.001  # seconds until a client set aside is looked at: what was under way is there
+LOOK_LAST = 0.02  # seconds between two looks at a silent client at most: nobody feels that
 WAIT = 1.0  # seconds that one wait lasts at most: Windows delivers Ctrl-C only between waits
 LONELY = 60.0  # seconds without a client before the log says so
 PATIENCE = 300.0  # seconds aside at most, speaking or not: time enough to look up what to type
 ASIDE_MAX = 500  # clients: leaves half of the usual 1024 descriptors free
-WARN_EVERY = 1.0  # seconds between two warnings that accept() fails: it may fail every TICK
+WARN_EVERY = 1.0  # seconds between two warnings that accept() fails: it would fail at once again
 BACKLOG = 4096  # connections that the kernel queues: Linux's own limit, net.core.somaxconn
 DEFER = 60  # seconds that the kernel keeps a silent connection to itself
 
@@ -81,77 +82,99 @@ def bracketed(ip):
     return f"[{ip}]" if ":" in ip else ip
 
 
-def clock():
-    """Return the time in seconds: the stamp that logging gives a record, for want of `time`."""
-    return logging.makeLogRecord({}).created
+class Clock:
+    """The seconds that pass, by the stamps that logging puts on its records, for want of `time`."""
+
+    def __init__(self):
+        """Start at 0 seconds."""
+        self.now = 0.0
+        self.stamp = logging.makeLogRecord({}).created
+
+    def read(self):
+        """Return the seconds (float) that have passed.
+
+        No wait outlasts WAIT: what steps further, or back, is the date that somebody has set.
+        """
+        stamp = logging.makeLogRecord({}).created
+        self.now += min(max(stamp - self.stamp, 0.0), WAIT)
+        self.stamp = stamp
+        return self.now
 
 
 class Client:
     """One client and its exchange: the message comes in, the reply goes out, the client closes."""
 
-    def __init__(self, connection, ip, log):
-        """Take the accepted socket `connection`, the peer's `ip` (str) and the logger `log`."""
+    def __init__(self, connection, ip, log, now):
+        """Take the accepted socket, the peer's `ip` (str), the logger and the time (seconds)."""
         connection.setblocking(False)
         self.connection = connection
         self.ip = ip
         self.log = log
         self.message = b""  # its first MESSAGE_MAX bytes
         self.received = 0  # bytes, those that do not count included
-        self.age = 0.0  # seconds aside
-        self.silence = 0.0  # seconds since its last byte
         self.line_ended = False  # a newline came
         self.half_closed = False  # its stream has ended
         self.answered = False
+        self.set_aside(now)
 
-    def advance(self, elapsed=0.0):
+    def set_aside(self, now):
+        """Count the client's patience and silence from `now` (seconds), and look at it soon."""
+        self.aside_at = self.heard_at = now
+        self.look_at = now + LOOK_FIRST
+
+    def advance(self, now):
         """Carry the exchange as far as it goes without waiting; return True once it is over.
 
-        `elapsed` is the time since the last call, in seconds.
+        `now` is the time in seconds. A client that stays silent is looked at ever more rarely.
         """
-        self.age += elapsed
-        self.silence += elapsed
         try:
-            self.receive()
-            if not self.answered and self.message_ended():
+            if self.receive():
+                self.heard_at = now
+            silence = now - self.heard_at
+            if not self.answered and self.message_ended(silence):
                 self.answer()
-            over = self.half_closed or self.has_used_up_its_grant()
+            over = self.half_closed or self.has_used_up_its_grant(silence, now - self.aside_at)
         except OSError as error:  # reset, or gone before its reply
             self.log.debug("Le client %s a rompu : %s.", self.ip, error.strerror)
             over = True
         if over:
             self.connection.close()
+        else:
+            self.look_at = now + min(max(silence / 2, LOOK_FIRST), LOOK_LAST)
         return over
 
     def receive(self):
-        """Read all that is waiting and keep what counts. Raises OSError after a reset."""
+        """Read all that is waiting and keep what counts; return True if anything came.
+
+        Raises OSError if the client has reset the connection.
+        """
+        before = self.received
         while self.received <= ENDLESS:
             try:
                 data = self.connection.recv(CHUNK)
             except BlockingIOError:
-                return
+                break
             if not data:
                 self.half_closed = True
-                return
-            self.silence = 0.0
+                break
             self.received += len(data)
             if not self.line_ended:
                 self.message = (self.message + data)[:MESSAGE_MAX]
                 self.line_ended = b"\n" in data
+        return self.received > before
 
-    def message_ended(self):
-        """Return True if the message is whole, once all that was waiting has been received.
+    def message_ended(self, silence):
+        """Return True if the message is whole, `silence` seconds after its last byte.
 
         TCP carries a stream and knows no messages. One ends at a newline; at the end of the stream;
-        at the word that no later byte can outdo; and, for clients that end theirs with nothing at
-        all, with some silence.
+        at the word that no later byte can outdo, with nothing more waiting; and, for clients that
+        end theirs with nothing at all, with some silence.
         """
         if self.line_ended:
             return True
         if self.received > ENDLESS or not self.received:
             return False
-        return (
-            self.half_closed or REPLIES[0][0].encode() in self.message or self.silence >= SILENCE
-        )
+        return self.half_closed or REPLIES[0][0].encode() in self.message or silence >= SILENCE
 
     def answer(self):
         """Log the message, send the reply, log it. Raises OSError if the client is gone."""
@@ -168,16 +191,17 @@ class Client:
         self.log.info('Réponse envoyée au client %s : "%s".', self.ip, reply)
         self.answered = True
 
-    def has_used_up_its_grant(self):
-        """Return True if the client has sent more, or stayed longer, than anybody may."""
+    def has_used_up_its_grant(self, silence, age):
+        """Return True if the client sent too much, or its `silence` or `age` (seconds) is too long.
+        """
         endless = self.received > ENDLESS
         if self.answered:
-            return endless or self.silence >= LINGER
+            return endless or silence >= LINGER
         if endless:
             self.log.warning("Le client %s envoie sans fin : connexion coupée.", self.ip)
-        elif self.age >= PATIENCE:
+        elif age >= PATIENCE:
             self.log.warning("Le client %s tarde trop : connexion fermée.", self.ip)
-        return endless or self.age >= PATIENCE
+        return endless or age >= PATIENCE
 
 
 class Server:
@@ -187,28 +211,31 @@ class Server:
         """Take the listening socket and the logger. Raises OSError if descriptors are short."""
         self.listener = listener
         self.log = log
+        self.clock = Clock()
         self.aside = []  # the clients that are not done, oldest first
-        self.turned_at = 0.0  # clock() at the last turn
-        self.warned_at = 0.0  # clock() when the log last said that accept() fails
-        self.lonely = 0.0  # seconds since the last client
+        self.look_at = 0.0  # when one of them is to be looked at, in the clock's seconds
+        self.warned_at = -WARN_EVERY  # when the log last said that accept() fails, likewise
+        self.lonely = 0.0  # seconds waited since the last client
         self.napper, self.other_end = socket.socketpair()  # now: later no descriptor may be left
 
     def run(self):
         """Serve until KeyboardInterrupt."""
         while True:
             client = self.accept()
-            if client and not client.advance():
+            if client and not client.advance(client.heard_at):
                 self.set_aside(client)
             if self.aside:
-                self.turn()
+                self.look()
 
     def accept(self):
         """Return the next Client, or None if it was waited for in vain."""
-        self.listener.settimeout(TICK if self.aside else WAIT)
+        wait = max(self.look_at - self.clock.now, LOOK_FIRST) if self.aside else WAIT
+        if wait != self.listener.gettimeout():
+            self.listener.settimeout(wait)
         try:
             connection, address = self.listener.accept()
         except socket.timeout:
-            self.lonely += self.listener.gettimeout()
+            self.lonely += wait
             if self.lonely >= LONELY:
                 self.log.warning("Aucun client depuis plus de une minute.")
                 self.lonely = 0.0
@@ -222,46 +249,48 @@ class Server:
         # macOS accepts a connection that is already gone, with no address at all
         ip = IPV4_MAPPED.sub("", address[0]) if address else "inconnu"
         self.log.info("Un client %s s'est connecté.", ip)
-        return Client(connection, ip, self.log)
+        return Client(connection, ip, self.log, self.clock.now)
 
     def make_room(self, error):
         """Go on after accept() failed with `error` (OSError): most likely no descriptor is left."""
-        now = clock()
-        if abs(now - self.warned_at) >= WARN_EVERY:
+        now = self.clock.read()
+        if now - self.warned_at >= WARN_EVERY:
             self.log.warning("Impossible d'accepter un client : %s.", error.strerror)
             self.warned_at = now
         if self.aside:
-            self.let_go_oldest()
+            self.let_one_go()
             return
         try:  # accept() would fail again at once: sleep a little, without `time`
-            self.napper.settimeout(TICK)
+            self.napper.settimeout(LOOK_LAST)
             self.napper.recv(1)
         except socket.timeout:
             pass
 
     def set_aside(self, client):
-        """Keep `client` for the next turns; the oldest goes if that is one too many."""
-        if not self.aside:
-            self.turned_at = clock()
-        elif len(self.aside) >= ASIDE_MAX:
-            oldest = self.let_go_oldest()
-            if not oldest.answered:
-                self.log.warning("Trop de clients en attente : %s est écarté.", oldest.ip)
+        """Keep `client` to look at again, and let one go if that is one too many."""
+        client.set_aside(self.clock.read())
+        self.look_at = min(self.look_at, client.look_at) if self.aside else client.look_at
         self.aside.append(client)
+        if len(self.aside) > ASIDE_MAX:
+            gone = self.let_one_go()
+            if not gone.answered:
+                self.log.warning("Trop de clients en attente : %s est écarté.", gone.ip)
 
-    def let_go_oldest(self):
-        """Close the connection of the client that has been aside the longest, and return it."""
-        oldest = self.aside.pop(0)
-        oldest.connection.close()
-        return oldest
+    def let_one_go(self):
+        """Close the connection of one client aside and return it: the oldest, if none is answered.
+        """
+        gone = next((client for client in self.aside if client.answered), self.aside[0])
+        self.aside.remove(gone)
+        gone.connection.close()
+        return gone
 
-    def turn(self):
-        """Look at those set aside, if the last look is a TICK ago."""
-        # No wait outlasts WAIT: a larger step, or one backwards, is somebody setting the date
-        elapsed = min(abs(clock() - self.turned_at), WAIT)
-        if elapsed >= TICK:
-            self.turned_at = clock()
-            self.aside = [client for client in self.aside if not client.advance(elapsed)]
+    def look(self):
+        """Carry on the exchanges of those set aside who are due."""
+        now = self.clock.read()
+        if now >= self.look_at:
+            self.aside = [client for client in self.aside
+                          if client.look_at > now or not client.advance(now)]
+            self.look_at = min((client.look_at for client in self.aside), default=now)
 
 
 def socket_address(ip, port):

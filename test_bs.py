@@ -12,7 +12,9 @@ import importlib
 import logging.handlers
 import os
 import pty
+import random
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -21,8 +23,10 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import types
 import unittest
+import unittest.mock
 
 import client
 import server
@@ -519,6 +523,352 @@ class ServerLog(Scene):
         self.assertIn(" WARN Aucun client", self.read(self.log_file))
 
 
+# No client makes another wait
+
+
+class Nobody(Scene):
+    """Nothing that a client does or leaves undone holds up the next one."""
+
+    def hold(self, count, port, first=b""):
+        """Return `count` connections to `port` that have sent `first` and stay open."""
+        held = []
+        for number in range(count):
+            # Another loopback address for each few hundred: local ports are counted per address
+            connection = socket.create_connection(
+                (f"127.0.{number // 500}.1", port), PATIENCE)
+            self.addCleanup(connection.close)
+            connection.sendall(first)
+            held.append(connection)
+        return held
+
+    def descriptors(self, process):
+        """Return how many descriptors `process` has open."""
+        return len(os.listdir(f"/proc/{process.popen.pid}/fd"))
+
+    def cpu(self, process):
+        """Return the seconds of processor time that `process` has used."""
+        fields = self.read(f"/proc/{process.popen.pid}/stat").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def limited(self, count):
+        """Return the statements that limit a process to `count` descriptors."""
+        return f"from resource import *; setrlimit(RLIMIT_NOFILE, ({count}, {count}))"
+
+    @unittest.skipUnless(hasattr(socket, "TCP_DEFER_ACCEPT"), "no TCP_DEFER_ACCEPT")
+    def test_silent_connections_cost_nothing_and_are_served_when_they_speak(self):
+        process = self.serve(first=self.limited(64))
+        before = self.descriptors(process)
+        silent = self.hold(1000, process.port)
+        for _ in range(50):
+            self.assertEqual(ask(process.port, b"waf\n"), WAF)
+        self.assertLess(self.descriptors(process), before + 10)
+        self.assertEqual(process.matching("WARN"), [])
+        for connection in silent[::100]:
+            connection.sendall(b"meo\n")
+            self.assertEqual(read_all(connection), MEO)
+
+    def test_of_3000_half_sent_messages_the_oldest_are_let_go(self):
+        process = self.serve(constants={"SILENCE": NEVER}, first=self.limited(1024))
+        half_sent = self.hold(3000, process.port, b"wa")
+        self.assertEqual(ask(process.port, b"meo\n"), MEO)
+        process.wait_for("Trop de clients en attente : 127.0.0.1 est écarté.", 2500)
+        self.assertEqual(half_sent[0].recv(1), b"")
+        half_sent[-1].sendall(b"f\n")
+        self.assertEqual(read_all(half_sent[-1]), WAF)
+        self.assertEqual(len(process.matching("Trop de clients")), 2500)
+
+    def test_clients_that_drip_are_each_answered_and_hold_up_nobody(self):
+        process = self.serve(constants={"SILENCE": NEVER})
+        dripping = self.hold(200, process.port)
+        for byte in b"goutte":
+            for connection in dripping:
+                connection.sendall(bytes([byte]))
+            self.assertEqual(ask(process.port, b"waf\n"), WAF)
+        for connection in dripping:
+            connection.sendall(b" waf\n")
+        for connection in dripping:
+            self.assertEqual(read_all(connection), WAF)
+        self.assertEqual(len(process.wait_for('a envoyé "goutte waf".', 200)), 200)
+
+    def test_a_stream_of_other_clients_does_not_put_off_the_end_of_a_message(self):
+        process = self.serve()
+        unterminated = dial(process.port)
+        unterminated.sendall(b"waf")
+        unterminated.settimeout(0.005)
+        for _ in range(400):  # 0.2 s are some 40 of these
+            self.assertEqual(ask(process.port, b"meo\n"), MEO)
+            with contextlib.suppress(socket.timeout):
+                self.assertEqual(unterminated.recv(1024).decode(), WAF)
+                break
+        else:
+            self.fail("no reply")
+        unterminated.close()
+
+    def test_resets_before_during_and_after_the_message_do_no_harm(self):
+        process = self.serve("-v")
+        for sent in (b"", b"wa", b"waf\n", b"waf\nwaf"):
+            for _ in range(20):
+                connection = dial(process.port)
+                connection.sendall(sent)
+                reset(connection)
+            self.assertEqual(ask(process.port, b"meo\n"), MEO)
+        self.assertEqual(process.matching("WARN"), [])
+
+    def test_a_scan_is_one_line_at_most(self):
+        process = self.serve()
+        for _ in range(20):
+            dial(process.port).close()
+        self.assertEqual(ask(process.port, b"waf\n"), WAF)
+        process.wait_for("Réponse envoyée")
+        process.end()
+        self.assertLessEqual(len(process.lines), 1 + 20 + 3 + 2)
+        self.assertEqual(len(process.matching("a envoyé")), 1)
+
+    def test_an_endless_sender_is_cut_off_without_a_reply(self):
+        process = self.serve(constants={"SILENCE": NEVER})
+        connection = dial(process.port)
+        sent = 0
+        with self.assertRaises(OSError):
+            while sent < 64 << 20:  # what the kernel holds for both ends, and then some
+                sent += connection.send(b"x" * 65536)
+        connection.close()
+        process.wait_for("WARN Le client 127.0.0.1 envoie sans fin : connexion coupée.")
+        self.assertEqual(process.matching("a envoyé"), [])
+        self.assertEqual(ask(process.port, b"meo\n"), MEO)
+
+    def test_a_mebibyte_with_an_end_is_answered(self):
+        process = self.serve(constants={"SILENCE": NEVER})
+        self.assertEqual(ask(process.port, b"waf" + b"x" * ((1 << 20) - 4) + b"\n"), WAF)
+
+    def test_nobody_stays_aside_longer_than_the_patience(self):
+        process = self.serve(constants={"SILENCE": NEVER, "PATIENCE": 0.3})
+        connection = dial(process.port)
+        with contextlib.suppress(ConnectionError):
+            for _ in range(NEVER):  # speaking does not help
+                connection.sendall(b"x")
+                connection.settimeout(0.01)
+                with contextlib.suppress(socket.timeout):
+                    self.assertEqual(connection.recv(1), b"")
+                    break
+        connection.close()
+        process.wait_for("WARN Le client 127.0.0.1 tarde trop : connexion fermée.")
+
+    def test_who_has_the_reply_and_does_not_leave_is_let_go_without_a_word(self):
+        process = self.serve(constants={"LINGER": 0.1})
+        connection = dial(process.port)
+        connection.sendall(b"waf\n")
+        self.assertEqual(connection.recv(1024).decode(), WAF)
+        before = self.descriptors(process)
+        while self.descriptors(process) >= before:
+            self.assertEqual(ask(process.port, b"meo\n"), MEO)
+        connection.close()
+        self.assertEqual(process.matching("WARN"), [])
+
+    def test_of_those_let_go_the_answered_ones_are_no_warning(self):
+        process = self.serve(constants={"ASIDE_MAX": 1, "LINGER": NEVER})
+        answered = self.hold(5, process.port, b"meo\n")
+        for connection in answered:
+            self.assertEqual(connection.recv(1024).decode(), MEO)
+        self.assertEqual(process.matching("WARN"), [])
+
+    def test_without_descriptors_the_oldest_is_let_go_and_the_log_is_not_flooded(self):
+        process = self.serve(constants={"SILENCE": NEVER}, first=self.limited(12))
+        half_sent = self.hold(50, process.port, b"wa")
+        half_sent[-1].sendall(b"f\n")
+        self.assertEqual(read_all(half_sent[-1]), WAF)
+        self.assertEqual(half_sent[0].recv(1), b"")
+        self.assertEqual(ask(process.port, b"meo\n"), MEO)
+        warnings = process.matching("WARN")
+        self.assertIn("Impossible d'accepter un client : Too many open files.", warnings[0])
+        self.assertLessEqual(len(warnings), len({line[:19] for line in warnings}) + 1)
+
+    @unittest.skipUnless(hasattr(resource, "prlimit"), "no prlimit(2)")
+    def test_without_any_descriptor_it_waits_and_serves_again_when_there_is_one(self):
+        process = self.serve()
+        pid, limits = process.popen.pid, resource.prlimit(process.popen.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+        waiting = self.hold(3, process.port, b"meo\n")
+        process.wait_for("WARN Impossible d'accepter un client : Too many open files.")
+        used = self.cpu(process)
+        process.wait_for("WARN Impossible d'accepter un client", 3)  # two seconds later
+        self.assertLess(self.cpu(process) - used, 0.2)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+        for connection in waiting:
+            self.assertEqual(read_all(connection), MEO)
+
+    def test_it_sleeps_while_nobody_is_aside(self):
+        process = self.serve(constants={"WAIT": NEVER})
+        self.hold(20, process.port)
+        self.assertEqual(ask(process.port, b"waf"), WAF)
+        process.wait_for("Réponse envoyée")
+
+        def switches():
+            return re.findall(r"\nvoluntary_ctxt_switches:\s*(\d+)",
+                              self.read(f"/proc/{process.popen.pid}/status"))
+        before = None
+        while before != switches():  # the linger of the one that was answered ends first
+            before = switches()
+            time.sleep(0.2)  # polling would be seen as 4 switches at least
+
+    def test_killed_under_load_and_started_again_it_listens(self):
+        process = self.serve()
+        self.hold(50, process.port, b"wa")
+        self.assertEqual(ask(process.port, b"meo\n"), MEO)
+        process.end(signal.SIGKILL)
+        argv = ["-p", str(process.port), "--log-file", self.log_file]
+        again = Process(command("server", argv), self.folder)
+        self.addCleanup(self.check_end, again)
+        self.assertEqual(len(again.wait_for("Le serveur tourne sur")), 1)
+        self.assertEqual(ask(process.port, b"meo\n"), MEO)
+
+    def test_random_bytes_get_the_reply_that_the_rule_gives(self):
+        random_ = random.Random(20261122)
+        process = self.serve(constants={"SILENCE": NEVER})
+        for _ in range(300):
+            parts = [random_.choice([b"meo", b"waf", b"\r", b"\n", b"\xff", b"me", b"af", b"\x00",
+                                     bytes(random_.getrandbits(8) for _ in range(50)),
+                                     b"x" * random_.randrange(1200)])
+                     for _ in range(random_.randrange(6))]
+            message = b"".join(parts)
+            counts = message.split(b"\n")[0][:1024].decode("utf-8", "replace")
+            connection = dial(process.port)
+            for part in parts:
+                connection.sendall(part)
+            connection.shutdown(socket.SHUT_WR)
+            reply = MEO if "meo" in counts else WAF if "waf" in counts else HUMAN
+            self.assertEqual(read_all(connection), reply if message else "", message)
+        process.end()
+        self.assertTrue(all(line.isprintable() for line in process.lines[:-1]))
+
+    def test_thousands_of_exchanges_leave_three_lines_each_and_the_memory_flat(self):
+        process = self.serve()
+
+        def resident():
+            return int(re.search(r"VmRSS:\s*(\d+)",
+                                 self.read(f"/proc/{process.popen.pid}/status")).group(1))
+        for number in range(3000):
+            if number == 500:
+                before = resident()
+            message, reply = random.choice([("meo", MEO), ("waf", WAF), ("bof", HUMAN)])
+            self.assertEqual(ask(process.port, message.encode() + b"\n"), reply)
+        process.wait_for("Réponse envoyée", 3000)
+        self.assertLess(resident(), 1.1 * before)
+        process.end()
+        self.assertEqual(len(process.matching(" INFO ")), 3 * 3000 + 2)
+        self.assertEqual(len(process.lines), 3 * 3000 + 3)
+        for path in (self.log_file, self.log_file + ".1"):
+            self.assertLessEqual(os.path.getsize(path), 10000)
+
+
+class WithoutDeferAccept(Nobody):
+    """The same, where the kernel hands over connections that have not spoken: macOS, Windows."""
+
+    without = "import socket; vars(socket).pop('TCP_DEFER_ACCEPT', None)"
+
+    def serve(self, *options, first="", **others):
+        """Start a server that finds no TCP_DEFER_ACCEPT."""
+        return super().serve(*options, first=self.without + "\n" + first, **others)
+
+    def test_silent_connections_cost_nothing_and_are_served_when_they_speak(self):
+        process = self.serve()
+        silent = self.hold(100, process.port)
+        process.wait_for(CONNECTED, 100)
+        used = self.cpu(process)
+        for _ in range(50):
+            self.assertEqual(ask(process.port, b"waf\n"), WAF)
+        for connection in silent[::10]:
+            connection.sendall(b"meo\n")
+            self.assertEqual(read_all(connection), MEO)
+        self.assertLess(self.cpu(process) - used, 0.5)
+
+    def test_the_oldest_of_too_many_silent_connections_is_let_go(self):
+        process = self.serve(constants={"ASIDE_MAX": 10})
+        silent = self.hold(11, process.port)
+        self.assertEqual(silent[0].recv(1), b"")
+        process.wait_for("WARN Trop de clients en attente : 127.0.0.1 est écarté.")
+        silent[-1].sendall(b"meo\n")
+        self.assertEqual(read_all(silent[-1]), MEO)
+
+    test_it_sleeps_while_nobody_is_aside = None  # here the silent are aside
+
+
+class Clocks(unittest.TestCase):
+    """A date that somebody sets is not time that passes."""
+
+    def test_only_steps_that_a_wait_can_take_count(self):
+        with unittest.mock.patch.object(server.logging, "makeLogRecord") as stamp:
+            stamp.return_value.created = 1000.0
+            clock = server.Clock()
+            for created, seconds in ((1000.5, 0.5), (5000.0, 1.5), (10.0, 1.5), (10.25, 1.75)):
+                stamp.return_value.created = created
+                self.assertEqual(clock.read(), seconds)
+
+
+class LogFailures(Scene):
+    """A log that stops working is one WARN on the console, which from then on is the log."""
+
+    def failing(self, process, path, cause, exchanges=100):
+        """Check that `process` keeps every line of so many `exchanges`, and warns once."""
+        for _ in range(exchanges):
+            self.assertEqual(ask(process.port, b"meo\n"), MEO)
+        process.wait_for("Réponse envoyée", exchanges)
+        self.assertEqual(process.end(), 0)
+        warnings = process.matching("WARN")
+        self.assertEqual([line[20:] for line in warnings],
+                         [f"WARN Le journal {path} ne fonctionne plus : {cause}."])
+        self.assertEqual(len(process.lines), 3 * exchanges + 4)
+
+    def test_a_full_disk(self):
+        process = self.serve(log_file="/dev/full")
+        self.failing(process, "/dev/full", "No space left on device")
+
+    def test_a_folder_that_vanishes(self):
+        folder = os.path.join(self.folder, "logs")
+        os.mkdir(folder)
+        path = os.path.join(folder, "bs.log")
+        process = self.serve(log_file=path)
+        shutil.rmtree(folder)
+        self.failing(process, path, "No such file or directory")
+
+    def test_a_rotation_that_is_refused(self):
+        os.makedirs(self.log_file + ".1/x")
+        process = self.serve()
+        self.failing(process, self.log_file, "Is a directory")
+
+    def test_a_device_is_never_rotated(self):
+        process = self.serve(log_file="/dev/null", constants={"LOG_BYTES": 100})
+        self.assertEqual(ask(process.port, b"meo\n"), MEO)
+        process.end()
+        self.assertEqual(process.matching("WARN"), [])
+
+    @unittest.skipIf(sys.version_info < (3, 7), "open() to append seeks, which no pipe can")
+    def test_a_pipe_as_the_log_gets_every_line(self):
+        reader, writer = os.pipe()
+        path = f"/dev/fd/{writer}"
+        process = self.serve(log_file=path, pass_fds=[writer])
+        os.close(writer)
+        self.assertEqual(ask(process.port, b"meo\n"), MEO)
+        process.end()
+        with open(reader, encoding="utf-8") as file:
+            self.assertEqual(file.read().splitlines(), process.lines[:-1])
+
+    def test_a_console_that_nobody_reads_any_more(self):
+        reader, writer = os.pipe()
+        port = str(free_port())
+        argv = command("server", ["-p", port, "--log-file", self.log_file])
+        with subprocess.Popen(argv, cwd=self.folder, stderr=writer, env=environment()) as popen:
+            os.close(writer)
+            with open(reader, encoding="utf-8") as console:
+                self.assertIn("Le serveur tourne sur", console.readline())
+            for _ in range(3):
+                self.assertEqual(ask(port, b"meo\n"), MEO)
+            popen.send_signal(signal.SIGINT)
+            self.assertEqual(popen.wait(PATIENCE), 0)
+        lines = [line[20:] for line in self.read(self.log_file).splitlines()]
+        self.assertEqual(lines.count("WARN La console ne fonctionne plus : Broken pipe."), 1)
+        self.assertEqual(len(lines), 1 + 1 + 9 + 1)
+
+
 # The client
 
 
@@ -831,6 +1181,8 @@ class Card(Scene):
 def setUpModule():
     """Heed Ctrl-C: a test run in the background ignores it, and so would the servers it starts."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 if __name__ == "__main__":
