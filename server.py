@@ -227,6 +227,12 @@ class Server:
             if self.aside:
                 self.look()
 
+    def close(self):
+        """Close every socket."""
+        connections = [client.connection for client in self.aside]
+        for connection in [self.listener, self.napper, self.other_end] + connections:
+            connection.close()
+
     def accept(self):
         """Return the next Client, or None if it was waited for in vain."""
         wait = max(self.look_at - self.clock.now, LOOK_FIRST) if self.aside else WAIT
@@ -312,18 +318,22 @@ def socket_address(ip, port):
 def listen(family, address):
     """Return a socket that listens on `address`. Raises OSError if the system will not have it."""
     listener = socket.socket(family, socket.SOCK_STREAM)
-    if not hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
-        # A restarted server listens at once, although the kernel still holds connections of the
-        # last one (socket(7)). On Windows, which has both options, this one would share the port.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if family == socket.AF_INET6:
-        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # "::" is for IPv4 too
     try:
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER)
-    except (AttributeError, OSError):
-        pass  # this system cannot: silent clients are set aside with the others
-    listener.bind(address)
-    listener.listen(BACKLOG)
+        if not hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
+            # A restarted server listens at once, although the kernel still holds connections of the
+            # last one (socket(7)). Windows has both options, and takes this one for port sharing.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # "::" is IPv4 too
+        try:
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER)
+        except (AttributeError, OSError):
+            pass  # this system cannot: silent clients are set aside with the others
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
     return listener
 
 
@@ -416,15 +426,14 @@ def set_up(log, path, verbose):
             journal.setFormatter(line)
             log.addHandler(journal)
             break
-    else:
-        if path is not None:
-            raise ExitError(f"ERROR Impossible d'ouvrir le journal {printable(path)} : {cause}.", 5)
+    if path is not None and not log.handlers:
+        raise ExitError(f"ERROR Impossible d'ouvrir le journal {printable(path)} : {cause}.", 5)
     if sys.stderr:
         console = Console()
         console.setFormatter(Line(COLOURS) if sys.stderr.isatty() else line)
         log.addHandler(console)
-    if len(log.handlers) < 2:
-        log.warning("Aucun journal ne peut être ouvert : la console seule reçoit les lignes.")
+        if len(log.handlers) == 1:
+            log.warning("Aucun journal ne peut être ouvert : la console seule reçoit les lignes.")
 
 
 def say(text):
@@ -497,9 +506,12 @@ def main(argv=None):
         except OSError as error:
             sentence = f"ERROR Impossible d'écouter sur {where} : {error.strerror}."
             raise ExitError(sentence, 4) from None
-        set_up(log, args.log_file, args.verbosity)
-        log.info("Le serveur tourne sur %s", where)
-        server.run()
+        try:
+            set_up(log, args.log_file, args.verbosity)
+            log.info("Le serveur tourne sur %s", where)
+            server.run()
+        finally:
+            server.close()
     except KeyboardInterrupt:
         log.info("Arrêt du serveur.")
         return 0

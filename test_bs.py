@@ -212,6 +212,14 @@ class Scene(unittest.TestCase):
         with open(path, encoding="utf-8") as file:
             return file.read()
 
+    def wait_for_line(self, path, text, count=1):
+        """Return once the file `path` contains `text` so many times."""
+        for _ in range(PATIENCE * 100):
+            if os.path.exists(path) and self.read(path).count(text) >= count:
+                return
+            time.sleep(0.01)
+        self.fail(f"no {text!r} in {path}")
+
 
 # The exchange
 
@@ -453,6 +461,7 @@ class ServerLog(Scene):
             for name in os.listdir(self.folder):
                 with contextlib.suppress(FileNotFoundError):  # renamed since it was listed
                     self.assertLessEqual(os.path.getsize(os.path.join(self.folder, name)), 10000)
+        process.wait_for("Réponse envoyée", 150)
         process.end()
         self.assertEqual(sorted(os.listdir(self.folder)), ["bs_server.log", "bs_server.log.1"])
         kept = (self.read(self.log_file + ".1") + self.read(self.log_file)).splitlines()
@@ -848,6 +857,7 @@ class LogFailures(Scene):
         process = self.serve(log_file=path, pass_fds=[writer])
         os.close(writer)
         self.assertEqual(ask(process.port, b"meo\n"), MEO)
+        process.wait_for("Réponse envoyée")
         process.end()
         with open(reader, encoding="utf-8") as file:
             self.assertEqual(file.read().splitlines(), process.lines[:-1])
@@ -862,6 +872,7 @@ class LogFailures(Scene):
                 self.assertIn("Le serveur tourne sur", console.readline())
             for _ in range(3):
                 self.assertEqual(ask(port, b"meo\n"), MEO)
+            self.wait_for_line(self.log_file, "Réponse envoyée", 3)
             popen.send_signal(signal.SIGINT)
             self.assertEqual(popen.wait(PATIENCE), 0)
         lines = [line[20:] for line in self.read(self.log_file).splitlines()]
@@ -1140,6 +1151,140 @@ class ClientRuns(Scene):
                      "ERROR Impossible d'ouvrir le journal no/x : No such file or directory.")
 
 
+# Any host
+
+
+def has_ipv6():
+    """Return True if this machine has ::1."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+        return True
+    except OSError:
+        return False
+
+
+@unittest.skipUnless(has_ipv6(), "no ::1")
+class Addresses(Scene):
+    """IPv4 and IPv6, by address and by name."""
+
+    def test_ipv6_is_served_and_logged(self):
+        process = self.serve("-l", "::1")
+        self.assertIn(f"Le serveur tourne sur [::1]:{process.port}", process.lines[0])
+        code, text, _ = self.client("-H", "::1", "-p", str(process.port), "meo")
+        self.assertEqual(code, 0)
+        self.assertIn(f"Connecté avec succès au serveur ::1 sur le port {process.port}\n", text)
+        process.wait_for("Un client ::1 s'est connecté.")
+        self.assertIn(f"Connexion réussie à [::1]:{process.port}.\n",
+                      self.read(os.path.join(self.folder, "bs_client.log")))
+
+    def test_one_socket_serves_both_and_logs_ipv4_as_ipv4(self):
+        process = self.serve("-l", "::")
+        for host in ("::1", "127.0.0.1"):
+            self.assertEqual(ask(process.port, b"meo\n", host), MEO)
+            process.wait_for(f"Un client {host} s'est connecté.")
+            process.wait_for(f"Réponse envoyée au client {host} :")
+
+    def test_one_ipv4_address_is_not_the_others(self):
+        process = self.serve("-l", "127.0.0.2")
+        self.assertEqual(ask(process.port, b"meo\n", "127.0.0.2"), MEO)
+        with self.assertRaises(ConnectionRefusedError):
+            dial(process.port)
+
+    def test_localhost_finds_the_server_on_each_address_it_has(self):
+        for info in socket.getaddrinfo("localhost", None, 0, socket.SOCK_STREAM):
+            process = self.serve("-l", info[4][0])
+            self.assertEqual(self.client("-H", "localhost", "-p", str(process.port), "meo")[0], 0)
+
+    def test_an_ipv6_address_that_cannot_be_exits_4(self):
+        code, _, console = run(command("server", ["-l", "2001:db8::1", "-p", "20000"]), self.folder)
+        self.assertEqual(code, 4)
+        self.assertEqual(console, "ERROR Impossible d'écouter sur [2001:db8::1]:20000 : "
+                                  "Cannot assign requested address.\n")
+
+
+class Surroundings(Scene):
+    """No terminal, no standard stream, no UTF-8: each is somebody's host."""
+
+    def shell(self, line, **changes):
+        """Run `line` in sh, $server and $client being the scripts' commands; return as `run`."""
+        names = {script: " ".join(command(script, [])) for script in ("server", "client")}
+        return run(["sh", "-c", line], self.folder, **dict(names, **changes))
+
+    def test_help_into_a_closed_pipe_is_no_traceback(self):
+        for script in ("server", "client"):
+            line = f"{{ ${script} --help; echo $? >code; }} | true; cat code"
+            self.assertEqual(self.shell(line), (0, "0\n", ""))
+            self.assertEqual(self.shell(f"${script} --help >&-"), (0, "", ""))
+
+    def test_a_reply_that_nobody_reads_exits_1(self):
+        port = self.serve().port
+        line = f"{{ $client -p {port} --log-file l meo; echo $? >code; }} | true; cat code"
+        self.assertEqual(self.shell(line),
+                         (0, "1\n", "Une erreur est survenue: Broken pipe\n"))
+
+    def test_a_refusal_without_standard_error_keeps_its_code(self):
+        for line, code in (("$server -p 1 2>&-", 2), ("$server --nope 2>&-", 2),
+                           ("$server -l x 2>&-", 3), ("$client bonjour 2>&-", 1)):
+            self.assertEqual(self.shell(line), (code, "", ""))
+
+    def test_no_standard_input_exits_1(self):
+        port = self.fake(lambda connection: connection.recv(1024))
+        code, _, console = self.shell(f"$client -p {port} --log-file l <&-")
+        self.assertEqual(code, 1)
+        self.assertEqual(console, "Une erreur est survenue: il n'y a pas d'entrée où saisir un "
+                                  "message.\n")
+
+    def test_the_server_needs_no_standard_stream(self):
+        port = free_port()
+        line = f"exec $server -p {port} --log-file log <&- >&- 2>&-"
+        names = environment(server=" ".join(command("server", [])))
+        with subprocess.Popen(["sh", "-c", line], cwd=self.folder, env=names,
+                              start_new_session=True) as popen:
+            log = os.path.join(self.folder, "log")
+            self.wait_for_line(log, "Le serveur tourne sur")
+            self.assertEqual(ask(port, b"meo\n"), MEO)
+            self.wait_for_line(log, "Réponse envoyée")
+            popen.send_signal(signal.SIGINT)
+            self.assertEqual(popen.wait(PATIENCE), 0)
+        self.assertEqual(len(self.read(log).splitlines()), 5)
+
+    def test_an_ascii_console_does_not_spoil_the_file(self):
+        process = self.serve(env=environment(PYTHONIOENCODING="ascii", LC_ALL="C"))
+        self.assertEqual(ask(process.port, "é meo\n".encode()), MEO)
+        process.wait_for(r"Meo \xe0 toi confr\xe8re.")
+        process.end()
+        self.assertIn('a envoyé "é meo".', self.read(self.log_file))
+
+    def test_a_terminal_that_is_not_utf8_shows_and_takes_accents(self):
+        process = self.serve()
+        argv = command("client", ["-p", str(process.port), "--log-file", "l"])
+        with subprocess.Popen(argv, cwd=self.folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                              env=environment(PYTHONIOENCODING="latin-1")) as popen:
+            text = popen.communicate("éte meo\n".encode("latin-1"), PATIENCE)[0].decode("latin-1")
+        self.assertEqual(popen.returncode, 0)
+        self.assertTrue(text.endswith("Le serveur a répondu : Meo à toi confrère.\n"))
+        process.wait_for('a envoyé "éte meo".')
+
+    @unittest.skipIf(os.getuid() == 0, "root may write everywhere")
+    def test_a_folder_that_is_read_only_leaves_the_console(self):
+        os.chmod(self.folder, 0o500)
+        process = Process(command("server", ["-p", str(free_port())],
+                                  {"LOG_FILES": ("no/x", "bs_server.log")}), self.folder)
+        self.addCleanup(self.check_end, process)
+        process.wait_for("WARN Aucun journal ne peut être ouvert")
+        process.wait_for("Le serveur tourne sur")
+
+    def test_nothing_is_wrong_for_a_strict_python(self):
+        names = environment(PYTHONWARNINGS="error", PYTHONDEVMODE="1")
+        process = self.serve(env=names)
+        code, _, console = self.client("-p", str(process.port), "meo", **names)
+        self.assertEqual((code, console), (0, ""))
+        process.wait_for("Réponse envoyée")
+        process.end()
+        self.assertEqual(len(process.lines), 1 + 3 + 1 + 1)
+
+
 # The card
 
 
@@ -1167,15 +1312,20 @@ class Card(Scene):
                                          and value is not logging.handlers, name)
 
     def test_a_copy_of_one_file_alone_in_an_empty_folder_works(self):
-        port = str(free_port())
-        for script in ("server.py", "client.py"):
-            shutil.copy(os.path.join(HERE, script), self.folder)
-        argv = [sys.executable, "-I", "-S", "-B", "server.py", "-p", port, "--log-file", "log"]
-        process = Process(argv, self.folder)
-        self.addCleanup(self.check_end, process)
-        process.wait_for("Le serveur tourne sur")
-        argv = [sys.executable, "-I", "-S", "-B", "client.py", "-p", port, "--log-file", "l", "meo"]
-        self.assertEqual(run(argv, self.folder)[0], 0)
+        for flags in (["-B"], ["-B", "-I", "-S"]):
+            port = str(free_port())
+            for script in ("server.py", "client.py"):
+                os.mkdir(os.path.join(self.folder, script[0]))
+                shutil.copy(os.path.join(HERE, script), os.path.join(self.folder, script[0]))
+            argv = [sys.executable] + flags + ["server.py", "-p", port, "--log-file", "log"]
+            process = Process(argv, os.path.join(self.folder, "s"))
+            self.addCleanup(self.check_end, process)
+            process.wait_for("Le serveur tourne sur")
+            argv = [sys.executable] + flags + ["client.py", "-p", port, "--log-file", "log", "meo"]
+            self.assertEqual(run(argv, os.path.join(self.folder, "c"))[0], 0)
+            process.end()
+            shutil.rmtree(os.path.join(self.folder, "s"))
+            shutil.rmtree(os.path.join(self.folder, "c"))
 
 
 def setUpModule():
