@@ -3,12 +3,13 @@ PORT ?= 13337
 LISTEN ?= 0.0.0.0
 HOST ?= 127.0.0.1
 
-.PHONY: help run-server run-client test clean
+.PHONY: help run-server run-client test bench clean
 
 help:
 	@echo "make run-server   lance le serveur (PORT=$(PORT) LISTEN=$(LISTEN))"
 	@echo "make run-client   lance le client  (PORT=$(PORT) HOST=$(HOST))"
 	@echo "make test         lance les tests  (PYTHON=$(PYTHON))"
+	@echo "make bench        mesure le serveur à côté d'autres (moins de deux minutes)"
 	@echo "make clean        efface les journaux et les fichiers de Python"
 
 run-server:
@@ -20,6 +21,9 @@ run-client:
 
 test:
 	@$(PYTHON) -B -m unittest -q test_bs
+
+bench:
+	@$(PYTHON) -B test_bs.py bench
 
 clean:
 	rm -rf __pycache__ .ruff_cache bs_server.log bs_server.log.1 bs_client.log bs_client.log.1

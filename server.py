@@ -29,14 +29,16 @@ MESSAGE_MAX = 1024  # bytes that count: the notes' recv(1024)
 ENDLESS = 1 << 20  # bytes (1 MiB) without an end: a thousand times what counts is no message
 CHUNK = 1 << 16  # bytes a recv(2): about what loopback delivers in one segment
 SILENCE = 0.2  # seconds that end a message which nothing else ends: longer than most round trips
+MORE = getattr(socket, "MSG_MORE", 0)  # reply and end of stream in one segment: send(2), Linux
 LINGER = 2.0  # seconds of silence after the reply: what was still under way has arrived by then
 
 # The loop
 LOOK_FIRST = 0.001  # seconds until a client set aside is looked at: what was under way is there
-LOOK_LAST = 0.02  # seconds between two looks at a silent client at most: nobody feels that
+LOOK_LAST = 0.05  # seconds between two looks at a silent client at most: nobody feels that
 WAIT = 1.0  # seconds that one wait lasts at most: Windows delivers Ctrl-C only between waits
 LONELY = 60.0  # seconds without a client before the log says so
 PATIENCE = 300.0  # seconds aside at most, speaking or not: time enough to look up what to type
+BATCH = 64  # clients accepted in a row, some milliseconds, before those aside are looked at
 ASIDE_MAX = 500  # clients: leaves half of the usual 1024 descriptors free
 WARN_EVERY = 1.0  # seconds between two warnings that accept() fails: it would fail at once again
 BACKLOG = 4096  # connections that the kernel queues: Linux's own limit, net.core.somaxconn
@@ -140,7 +142,8 @@ class Client:
         if over:
             self.connection.close()
         else:
-            self.look_at = now + min(max(silence / 2, LOOK_FIRST), LOOK_LAST)
+            interval = min(max(silence / 2, LOOK_FIRST), LOOK_LAST)
+            self.look_at = now - now % interval + interval  # at one time with the others
         return over
 
     def receive(self):
@@ -184,9 +187,9 @@ class Client:
         message = line.decode("utf-8", "backslashreplace")
         reply = reply_to(message)
         self.log.info('Le client %s a envoyé "%s".', self.ip, printable(message))
-        self.connection.sendall(reply.encode("utf-8"))
         # To close under a client that still sends resets the connection, and the reply may be lost
         # with it (RFC 1122, 4.2.2.13). So it gets the end of our stream, and we await that of its.
+        self.connection.sendall(reply.encode("utf-8"), MORE)
         self.connection.shutdown(socket.SHUT_WR)
         self.log.info('Réponse envoyée au client %s : "%s".', self.ip, reply)
         self.answered = True
@@ -219,11 +222,16 @@ class Server:
         self.napper, self.other_end = socket.socketpair()  # now: later no descriptor may be left
 
     def run(self):
-        """Serve until KeyboardInterrupt."""
+        """Serve until KeyboardInterrupt: wait for a client, take all that are there, look aside."""
         while True:
-            client = self.accept()
-            if client and not client.advance(client.heard_at):
-                self.set_aside(client)
+            wait = self.look_at - self.clock.now if self.aside else WAIT
+            self.listener.settimeout(max(wait, LOOK_FIRST))
+            more = self.accept()
+            self.listener.setblocking(False)
+            for _ in range(BATCH):
+                if not more:
+                    break
+                more = self.accept()
             if self.aside:
                 self.look()
 
@@ -234,28 +242,31 @@ class Server:
             connection.close()
 
     def accept(self):
-        """Return the next Client, or None if it was waited for in vain."""
-        wait = max(self.look_at - self.clock.now, LOOK_FIRST) if self.aside else WAIT
-        if wait != self.listener.gettimeout():
-            self.listener.settimeout(wait)
+        """Accept a client and carry its exchange as far as it goes; return False if none is there.
+        """
         try:
             connection, address = self.listener.accept()
+        except BlockingIOError:
+            return False
         except socket.timeout:
-            self.lonely += wait
+            self.lonely += self.listener.gettimeout()
             if self.lonely >= LONELY:
                 self.log.warning("Aucun client depuis plus de une minute.")
                 self.lonely = 0.0
-            return None
+            return False
         except ConnectionAbortedError:
-            return None  # the client left between the kernel's queue and accept(2)
+            return True  # the client left between the kernel's queue and accept(2)
         except OSError as error:
             self.make_room(error)
-            return None
+            return False
         self.lonely = 0.0
         # macOS accepts a connection that is already gone, with no address at all
         ip = IPV4_MAPPED.sub("", address[0]) if address else "inconnu"
         self.log.info("Un client %s s'est connecté.", ip)
-        return Client(connection, ip, self.log, self.clock.now)
+        client = Client(connection, ip, self.log, self.clock.now)
+        if not client.advance(self.clock.now):
+            self.set_aside(client)
+        return True
 
     def make_room(self, error):
         """Go on after accept() failed with `error` (OSError): most likely no descriptor is left."""
@@ -296,7 +307,8 @@ class Server:
         if now >= self.look_at:
             self.aside = [client for client in self.aside
                           if client.look_at > now or not client.advance(now)]
-            self.look_at = min((client.look_at for client in self.aside), default=now)
+            soonest = min((client.look_at for client in self.aside), default=now)
+            self.look_at = max(soonest, now + LOOK_FIRST)
 
 
 def socket_address(ip, port):

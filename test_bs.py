@@ -7,17 +7,23 @@ the script runs with the constant shrunk, or stretched so that it cannot be what
 """
 
 import ast
+import asyncio
 import contextlib
 import importlib
+import json
 import logging.handlers
 import os
+import platform
 import pty
 import random
 import re
 import resource
+import select
 import shutil
 import signal
 import socket
+import socketserver
+import statistics
 import struct
 import subprocess
 import sys
@@ -1335,5 +1341,300 @@ def setUpModule():
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+# The bench: `make bench`, which the tests leave alone
+
+ROUNDS = 5
+SECONDS = 0.7  # of load in each round
+DESCRIPTORS = 1024  # that each server may have, the usual limit
+ROWS = ((1, 0), (64, 0), (64, 1000), (64, 10000))  # clients at a time, silent connections beside
+PEERS = ("server.py", "serial accept loop", "ThreadingTCPServer", "asyncio.start_server")
+IMPORTS = "import argparse, logging.handlers, re, socket, sys"
+
+
+def stock_logger():
+    """Return a logger set up as the notes say, with a file in the current folder."""
+    logger = logging.getLogger(__name__)
+    logger.setLevel(logging.INFO)
+    formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s",
+                                  datefmt="%Y-%m-%d %H:%M:%S")
+    file_handler = logging.handlers.RotatingFileHandler("peer.log", maxBytes=10000, backupCount=1,
+                                                        encoding="utf-8")
+    file_handler.setFormatter(formatter)
+    logger.addHandler(file_handler)
+    console_handler = logging.StreamHandler()
+    console_handler.setFormatter(formatter)
+    logger.addHandler(console_handler)
+    return logger
+
+
+def peer_reply(logger, ip, data):
+    """Log the message in `data` (bytes) from `ip` and return the reply to it (str)."""
+    message = data.decode("utf-8", "backslashreplace").rstrip("\r\n")
+    logger.info('Le client %s a envoyé "%s".', ip, message)
+    return server.reply_to(message)
+
+
+def serve_serial(port):
+    """Serve on `port` as one would first write it: one client after the other."""
+    logger = stock_logger()
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("0.0.0.0", port))
+        listener.listen(server.BACKLOG)
+        while True:
+            connection, (ip, _) = listener.accept()
+            with connection:
+                logger.info("Un client %s s'est connecté.", ip)
+                reply = peer_reply(logger, ip, connection.recv(1024))
+                connection.sendall(reply.encode("utf-8"))
+                logger.info('Réponse envoyée au client %s : "%s".', ip, reply)
+
+
+def serve_threads(port):
+    """Serve on `port` with socketserver's thread for each client."""
+    logger = stock_logger()
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self):
+            ip = self.client_address[0]
+            logger.info("Un client %s s'est connecté.", ip)
+            reply = peer_reply(logger, ip, self.request.recv(1024))
+            self.request.sendall(reply.encode("utf-8"))
+            logger.info('Réponse envoyée au client %s : "%s".', ip, reply)
+
+    class Threads(socketserver.ThreadingTCPServer):
+        allow_reuse_address = True
+        daemon_threads = True
+        request_queue_size = server.BACKLOG
+
+    with Threads(("0.0.0.0", port), Handler) as threads:
+        threads.serve_forever()
+
+
+def serve_asyncio(port):
+    """Serve on `port` with asyncio's streams."""
+    logger = stock_logger()
+
+    async def handle(reader, writer):
+        ip = writer.get_extra_info("peername")[0]
+        logger.info("Un client %s s'est connecté.", ip)
+        reply = peer_reply(logger, ip, await reader.readline())
+        writer.write(reply.encode("utf-8"))
+        await writer.drain()
+        logger.info('Réponse envoyée au client %s : "%s".', ip, reply)
+        writer.close()
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(
+        asyncio.start_server(handle, "0.0.0.0", port, backlog=server.BACKLOG))
+    loop.run_forever()
+
+
+def load(port, clients, seconds=SECONDS, exchanges=None):
+    """Load the server on `port` with so many `clients` at a time, as client.py talks to it.
+
+    It ends after `seconds`, or after so many `exchanges`; what is not answered a second after that
+    is an error. Prints as JSON the exchanges a second, the seconds that one took at the 50th and
+    at the 99th percentile, and the errors.
+    """
+    poll, open_, latencies, errors, started = select.poll(), {}, [], 0, 0
+    begin = time.perf_counter()
+
+    def start():
+        nonlocal started
+        # one loopback address after another: a closed connection keeps its pair of ports a while
+        address = (f"127.0.0.{1 + started % 64}", port)
+        started += 1
+        at = time.perf_counter()
+        connection = socket.create_connection(address, 1)
+        connection.sendall(b"meo bench\n")
+        connection.shutdown(socket.SHUT_WR)
+        poll.register(connection, select.POLLIN)
+        open_[connection.fileno()] = connection, at, []
+
+    def more():
+        return started < exchanges if exchanges else time.perf_counter() - begin < seconds
+
+    for _ in range(clients):
+        start()
+    while open_:
+        ready = poll.poll(1000)
+        if not ready:
+            errors += len(open_)
+            break
+        for descriptor, _ in ready:
+            connection, at, got = open_[descriptor]
+            try:
+                data = connection.recv(1024)
+            except OSError:
+                data = b""
+            if data:
+                got.append(data)
+                continue
+            latencies.append(time.perf_counter() - at)
+            errors += b"".join(got) != MEO.encode("utf-8")
+            poll.unregister(connection)
+            del open_[descriptor]
+            connection.close()
+            if more():
+                start()
+    duration = time.perf_counter() - begin
+    latencies.sort()
+    json.dump([len(latencies) / duration] + [latencies[len(latencies) * part // 100]
+              if latencies else 0.0 for part in (50, 99)] + [errors], sys.stdout)
+
+
+def hold(port, count):
+    """Hold `count` silent connections to `port` until standard input ends.
+
+    Says so on standard output once a client that came after them all is answered.
+    """
+    held = [socket.create_connection(("127.0.0.1", port), 5) for _ in range(count)]
+    with socket.create_connection(("127.0.0.1", port), 5) as last:
+        last.sendall(b"meo\n")
+        last.recv(1024)
+    print(len(held), flush=True)
+    sys.stdin.read()
+
+
+ROLES = {"serial accept loop": serve_serial, "ThreadingTCPServer": serve_threads,
+         "asyncio.start_server": serve_asyncio, "load": load, "hold": hold}
+
+
+@contextlib.contextmanager
+def started(peer, folder):
+    """Give the port and the Popen of a running `peer`, for as long as the context lasts."""
+    port = free_port()
+    if peer == "server.py":
+        argv = command("server", ["-p", str(port), "--log-file", "bs_server.log"])
+    else:
+        argv = role(peer, port)
+
+    limited = ["sh", "-c", f'ulimit -n {DESCRIPTORS}; exec "$@"', "sh"] + argv
+    with subprocess.Popen(limited, cwd=folder, stderr=subprocess.DEVNULL,
+                          env=environment()) as popen:
+        try:
+            for _ in range(500):
+                time.sleep(0.02)
+                with contextlib.suppress(OSError), dial(port) as connection:
+                    connection.sendall(b"meo\n")
+                    if connection.recv(1024):
+                        break
+            yield port, popen
+        finally:
+            popen.kill()
+
+
+def role(name, *arguments):
+    """Return the argv that runs one of ROLES in a process of its own."""
+    return [sys.executable, os.path.join(HERE, "test_bs.py"), name] + [json.dumps(argument)
+                                                                      for argument in arguments]
+
+
+def measure(peer, clients, silent, folder):
+    """Return what `load` says of `peer` beside so many `silent` connections, or why it cannot."""
+    with started(peer, folder) as (port, _), contextlib.ExitStack() as stack:
+        if silent:
+            holder = stack.enter_context(subprocess.Popen(
+                role("hold", port, silent), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL, env=environment()))
+            stack.callback(holder.kill)
+            if not holder.stdout.readline():
+                return f"does not take {silent} connections"
+        try:
+            output = subprocess.check_output(role("load", port, clients), env=environment(),
+                                             stderr=subprocess.DEVNULL, timeout=SECONDS + 10)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+            return "does not answer"
+    rate, middle, late, errors = json.loads(output.decode())
+    return "does not answer" if errors and rate < 100 else (rate, middle, late, errors)
+
+
+def bench_throughput(folder, tell):
+    """Print the table of exchanges a second and latencies, measured in interleaved rounds."""
+    results = {}
+    for number in range(ROUNDS):
+        for row in ROWS:
+            for peer in PEERS:
+                before = results.setdefault((row, peer), [])
+                if before and isinstance(before[-1], str):
+                    continue  # it could not in an earlier round
+                before.append(measure(peer, row[0], row[1], folder))
+                tell(f"round {number + 1} of {ROUNDS}, {row[0]} clients, {row[1]} silent, {peer}")
+    print("| clients | silent | server | exchanges/s | server.py is | p50 ms | p99 ms | errors |")
+    print("|--:|--:|---|--:|--:|--:|--:|--:|")
+    for row in ROWS:
+        ours = results[row, "server.py"]
+        for peer in PEERS:
+            theirs = results[row, peer]
+            head = f"| {row[0]} | {row[1]} | {peer} |"
+            if isinstance(theirs[-1], str):
+                print(f"{head} {theirs[-1]} | | | | |")
+                continue
+            rate, middle, late = (statistics.median(run[column] for run in theirs)
+                                  for column in range(3))
+            ratio = statistics.median(mine[0] / other[0] for mine, other in zip(ours, theirs))
+            print(f"{head} {rate:.0f} | {ratio:.2f} × | {middle * 1e3:.2f} | {late * 1e3:.2f} "
+                  f"| {sum(run[3] for run in theirs)} |")
+    alone = results[(64, 0), "server.py"]
+    for row in ROWS[2:]:
+        share = statistics.median(
+            beside[0] / by_itself[0] for beside, by_itself in zip(results[row, "server.py"], alone))
+        print(f"\nserver.py beside {row[1]} silent connections: {share:.2f} of its throughput")
+
+
+def bench_footprint(folder, tell):
+    """Print what a run of client.py and the memory of server.py cost, beside a bare Python's."""
+    def resident(pid):
+        with open(f"/proc/{pid}/status") as file:
+            return int(re.search(r"VmRSS:\s*(\d+)", file.read()).group(1))
+
+    with started("server.py", folder) as (port, popen):
+        argvs = ([sys.executable, "-c", IMPORTS],
+                 command("client", ["-p", str(port), "--log-file", "bs_client.log", "meo"]))
+        times = ([], [])
+        for _ in range(25):
+            for argv, taken in zip(argvs, times):
+                begin = time.perf_counter()
+                subprocess.check_call(argv, cwd=folder, stdout=subprocess.DEVNULL,
+                                      env=environment())
+                taken.append(time.perf_counter() - begin)
+        bare, whole = (statistics.median(taken) for taken in times)
+        print(f"\nA run of client.py: {whole * 1e3:.0f} ms, {whole / bare:.2f} times a Python that "
+              f"imports the same modules ({bare * 1e3:.0f} ms)")
+        with subprocess.Popen(argvs[0][:2] + [IMPORTS + "; print(flush=True); sys.stdin.read()"],
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE) as python:
+            python.stdout.readline()
+            bare = resident(python.pid)
+            python.stdin.close()
+        before = resident(popen.pid)
+        tell("100000 exchanges")
+        subprocess.check_call(role("load", port, 64, 60, 100000), stdout=subprocess.DEVNULL,
+                              env=environment())
+        after = resident(popen.pid)
+        print(f"Memory of server.py: {before} kB, after 100000 exchanges {after} kB, "
+              f"{after / bare:.2f} times such a Python's ({bare} kB)")
+
+
+def bench():
+    """Measure server.py and its peers side by side and print the tables."""
+    begin = time.perf_counter()
+
+    def tell(text):
+        print(f"{time.perf_counter() - begin:4.0f} s  {text}", file=sys.stderr, flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="bs-") as folder:
+        bench_throughput(folder, tell)
+        bench_footprint(folder, tell)
+    print(f"\nPython {platform.python_version()}, {platform.system()} {platform.release()}, "
+          f"{os.cpu_count()} cores; medians of {ROUNDS} rounds of {SECONDS} s, interleaved")
+
+
 if __name__ == "__main__":
-    unittest.main()
+    setUpModule()
+    if sys.argv[1:] == ["bench"]:
+        bench()
+    elif sys.argv[1:2] and sys.argv[1] in ROLES:
+        ROLES[sys.argv[1]](*map(json.loads, sys.argv[2:]))
+    else:
+        unittest.main()
