@@ -30,11 +30,11 @@ LOG_DATE = "%Y-%m-%d %H:%M:%S"
 
 
 class ExitError(Exception):
-    """The run ends here; `args` are the text for the user and the exit code."""
+    """The run ends here; `args` are the text for the user (str) and the exit code (int)."""
 
 
-def check_message(message):
-    """Return `message` (str) if it may be sent.
+def check_message(message: str) -> str:
+    """Return `message` if it may be sent.
 
     Raises TypeError if it is not a str, and ValueError if it contains neither "waf" nor "meo", is
     longer than MESSAGE_MAX bytes in UTF-8, or holds a newline, which would end it.
@@ -50,25 +50,25 @@ def check_message(message):
     return message
 
 
-def encode(message):
-    """Return `message` (str) in UTF-8 (bytes), what the locale could not decode as it was typed."""
+def encode(message: str) -> bytes:
+    """Return `message` in UTF-8, what the locale could not decode as it was typed."""
     return message.encode("utf-8", "surrogateescape")
 
 
-def printable(text):
-    """Return `text` (str), every character escaped that could forge a line or act on a screen."""
+def printable(text: str) -> str:
+    """Return `text`, every character escaped that could forge a line or act on a screen."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def say(text):
-    """Print `text` (str) on standard output, whatever characters that can encode."""
+def say(text: str) -> None:
+    """Print `text` on standard output, whatever characters that can encode."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
-def connect(host, port, timeout):
+def connect(host: str, port: int, timeout: float) -> socket.socket:
     """Return a socket connected to `host` (name or IP) and `port`, within `timeout` seconds.
 
     Raises OSError if no address of `host` answers, UnicodeError if it cannot be a host's name.
@@ -76,8 +76,8 @@ def connect(host, port, timeout):
     return socket.create_connection((host, port), timeout)
 
 
-def ask():
-    """Return the message (str) that the user types. Raises ValueError if that is not text."""
+def ask() -> str:
+    """Return the message that the user types. Raises ValueError if that is not text."""
     try:
         return input("Que veux-tu envoyer au serveur : ")
     except EOFError:
@@ -89,14 +89,14 @@ def ask():
         raise ValueError("il n'y a pas d'entrée où saisir un message.") from None
 
 
-def send(connection, message):
-    """Send `message` (str) and its end, and half-close. Raises OSError if the server is gone."""
+def send(connection: socket.socket, message: str) -> None:
+    """Send `message` and its end, and half-close. Raises OSError if the server is gone."""
     connection.sendall(encode(message) + b"\n")
     connection.shutdown(socket.SHUT_WR)
 
 
-def receive(connection, timeout):
-    """Return the reply (str), waiting at most `timeout` seconds for its beginning.
+def receive(connection: socket.socket, timeout: float) -> str:
+    """Return the reply, waiting at most `timeout` seconds for its beginning.
 
     It ends where the server closes, or falls silent without closing. Raises OSError if none comes.
     """
@@ -121,8 +121,8 @@ def receive(connection, timeout):
     return reply.decode("utf-8", "backslashreplace")
 
 
-def set_up(log, path, verbose):
-    """Give `log` its file at `path` (str; None: see LOG_FILES), and the console if `verbose`.
+def set_up(log: logging.Logger, path: "str | None", verbose: bool) -> None:
+    """Give `log` its file at `path` (None: see LOG_FILES), and the console if `verbose`.
 
     Raises ExitError if a `path` that was asked for does not open.
     """
@@ -147,30 +147,22 @@ def set_up(log, path, verbose):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser whose help prints in any locale and whose misuse is a ExitError."""
+    """An argparse parser whose help prints in any locale and whose misuse is an ExitError."""
 
-    def print_help(self, file=None):
+    def print_help(self, file=None) -> None:
         """Print the help on standard output, as far as somebody reads it (`| head`)."""
         try:
             say(self.format_help().rstrip())
         except OSError:
             pass
 
-    def error(self, message):
+    def error(self, message: str) -> None:
         """Raise ExitError with the usage and argparse's `message`."""
         raise ExitError(f"{self.format_usage()}{self.prog}: erreur: {message}", 2)
 
 
-def whole_number(text):
-    """Return the int that `text` spells. Raises argparse.ArgumentTypeError if it spells none."""
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"« {text} » n'est pas un nombre entier") from None
-
-
-def seconds(text):
-    """Return the seconds (float) that `text` spells, or raise argparse.ArgumentTypeError."""
+def seconds(text: str) -> float:
+    """Return the seconds in `text`. Raises argparse.ArgumentTypeError if it spells none."""
     try:
         value = float(text)
     except ValueError:
@@ -181,15 +173,15 @@ def seconds(text):
     return value
 
 
-def parse(argv):
-    """Return the options in `argv` (list of str; None: sys.argv). Raises ExitError on misuse."""
+def parse(argv: "list | None") -> argparse.Namespace:
+    """Return the options in `argv` (None: sys.argv). Raises ExitError on misuse."""
     parser = Parser(description="Client bs : envoie un message au serveur et montre sa réponse.",
                     add_help=False)
     add = parser.add_argument_group("options").add_argument
     add("-h", "--help", action="help", help="affiche cette aide et termine")
     add("-H", "--host", default=HOST, metavar="HÔTE",
         help="nom ou adresse IP du serveur (défaut : %(default)s)")
-    add("-p", "--port", type=whole_number, default=PORT, metavar="PORT",
+    add("-p", "--port", type=int, default=PORT, metavar="PORT",
         help="port du serveur (défaut : %(default)s)")
     add("-t", "--timeout", type=seconds, default=TIMEOUT, metavar="SECONDES",
         help="attente de la connexion, puis de la réponse (défaut : %(default)g)")
@@ -207,7 +199,7 @@ def parse(argv):
     return args
 
 
-def exchange(args, log):
+def exchange(args: argparse.Namespace, log: logging.Logger) -> None:
     """Carry out one exchange as `args` (from `parse`) say, and show it.
 
     Raises ExitError if there is no connection, ValueError if the message may not be sent, and
@@ -237,8 +229,8 @@ def exchange(args, log):
         connection.close()
 
 
-def complain(sentence):
-    """Write `sentence` (str) on standard error, if there is one; an ERROR is red on a terminal."""
+def complain(sentence: str) -> None:
+    """Write `sentence` on standard error, if there is one; an ERROR is red on a terminal."""
     try:
         if sys.stderr.isatty():
             sentence = re.sub(r"^ERROR.*", "\033[31m\\g<0>\033[0m", sentence)
@@ -247,8 +239,8 @@ def complain(sentence):
         pass
 
 
-def main(argv=None):
-    """Run the client with the options in `argv` (list of str; None: sys.argv).
+def main(argv: "list | None" = None) -> int:
+    """Run the client with the options in `argv` (None: sys.argv).
 
     Returns the exit code: 0 once a reply is printed, else one of the README's table.
     """
@@ -272,8 +264,8 @@ def main(argv=None):
     return code
 
 
-def leave(code):
-    """Exit with `code` (int), without a word on an output that nobody reads any more (`| head`)."""
+def leave(code: int) -> None:
+    """Exit with `code`, without a word on an output that nobody reads any more (`| head`)."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.close()

@@ -29,27 +29,27 @@ MESSAGE_MAX = 1024  # bytes that count: the notes' recv(1024)
 ENDLESS = 1 << 20  # bytes (1 MiB) without an end: a thousand times what counts is no message
 CHUNK = 1 << 16  # bytes a recv(2): about what loopback delivers in one segment
 SILENCE = 0.2  # seconds that end a message which nothing else ends: longer than most round trips
-MORE = getattr(socket, "MSG_MORE", 0)  # reply and end of stream in one segment: send(2), Linux
 LINGER = 2.0  # seconds of silence after the reply: what was still under way has arrived by then
+MORE = getattr(socket, "MSG_MORE", 0)  # Linux: reply and end of stream in one segment, send(2)
 
 # The loop
-LOOK_FIRST = 0.001  # seconds until a client set aside is looked at: what was under way is there
-LOOK_LAST = 0.05  # seconds between two looks at a silent client at most: nobody feels that
 WAIT = 1.0  # seconds that one wait lasts at most: Windows delivers Ctrl-C only between waits
 LONELY = 60.0  # seconds without a client before the log says so
+BATCH = 64  # clients accepted in a row, some milliseconds, before those aside have their turn
+SOON = 0.001  # seconds until a client set aside is looked at: what was under way is there by then
+LATE = 0.05  # seconds between two looks at a silent client at most: nobody feels that
 PATIENCE = 300.0  # seconds aside at most, speaking or not: time enough to look up what to type
-BATCH = 64  # clients accepted in a row, some milliseconds, before those aside are looked at
 ASIDE_MAX = 500  # clients: leaves half of the usual 1024 descriptors free
 WARN_EVERY = 1.0  # seconds between two warnings that accept() fails: it would fail at once again
-BACKLOG = 4096  # connections that the kernel queues: Linux's own limit, net.core.somaxconn
-DEFER = 60  # seconds that the kernel keeps a silent connection to itself
 
-# The command line
+# The listener
+LISTEN = "0.0.0.0"
 PORT = 13337
 PORT_MAX = 65535
 PRIVILEGED_MAX = 1024  # as the notes count; the kernel's privileged ports end at 1023
-LISTEN = "0.0.0.0"
-IPV4_MAPPED = re.compile(r"^::ffff:(?=\d+\.)")  # how an IPv6 socket writes an IPv4 peer: ipv6(7)
+BACKLOG = 4096  # connections that the kernel queues: Linux's own limit, net.core.somaxconn
+DEFER = 60  # seconds that the kernel keeps a silent connection to itself
+IPV4_MAPPED = re.compile(r"^::ffff:(?=\d+\.)")  # an IPv4 peer of an IPv6 socket: ipv6(7)
 
 # The log
 LOG_FILES = ("/var/log/bs_server/bs_server.log", "bs_server.log")  # the first that opens
@@ -59,41 +59,41 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 LOG_DATE = "%Y-%m-%d %H:%M:%S"
 LOG_MUTED = logging.CRITICAL + 1  # the level of an output that has failed: nothing reaches it
 COLOURS = {  # the level's word in white, yellow, red: ECMA-48, SGR
-    "INFO": "\033[37mINFO\033[0m", "WARN": "\033[33mWARN\033[0m", "ERROR": "\033[31mERROR\033[0m"
+    "INFO": "\033[37mINFO\033[0m", "WARN": "\033[33mWARN\033[0m", "ERROR": "\033[31mERROR\033[0m",
 }
 
 
 class ExitError(Exception):
-    """The program cannot start; `args` are the text for the user and the exit code."""
+    """The program cannot start; `args` are the text for the user (str) and the exit code (int)."""
 
 
-def reply_to(message):
-    """Return the reply (str) to `message` (str), by the first word of REPLIES that it contains."""
+def reply_to(message: str) -> str:
+    """Return the reply to `message`, by the first word of REPLIES that it contains."""
     return next(reply for word, reply in REPLIES if word in message)
 
 
-def printable(text):
-    """Return `text` (str), every character escaped that could forge a line or act on a screen."""
+def printable(text: str) -> str:
+    """Return `text`, every character escaped that could forge a line or act on a screen."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def bracketed(ip):
-    """Return `ip` (str) as it stands before ":port", an IPv6 one in brackets (RFC 5952, 6)."""
-    return f"[{ip}]" if ":" in ip else ip
+def endpoint(ip: str, port: int) -> str:
+    """Return `ip` and `port` as one word, an IPv6 address in brackets (RFC 5952, section 6)."""
+    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
 class Clock:
     """The seconds that pass, by the stamps that logging puts on its records, for want of `time`."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         """Start at 0 seconds."""
         self.now = 0.0
         self.stamp = logging.makeLogRecord({}).created
 
-    def read(self):
-        """Return the seconds (float) that have passed.
+    def read(self) -> float:
+        """Return the seconds that have passed.
 
         No wait outlasts WAIT: what steps further, or back, is the date that somebody has set.
         """
@@ -106,8 +106,8 @@ class Clock:
 class Client:
     """One client and its exchange: the message comes in, the reply goes out, the client closes."""
 
-    def __init__(self, connection, ip, log, now):
-        """Take the accepted socket, the peer's `ip` (str), the logger and the time (seconds)."""
+    def __init__(self, connection: socket.socket, ip: str, log: logging.Logger, now: float) -> None:
+        """Take the accepted `connection`, its peer's `ip`, and the time in seconds."""
         connection.setblocking(False)
         self.connection = connection
         self.ip = ip
@@ -119,15 +119,15 @@ class Client:
         self.answered = False
         self.set_aside(now)
 
-    def set_aside(self, now):
+    def set_aside(self, now: float) -> None:
         """Count the client's patience and silence from `now` (seconds), and look at it soon."""
         self.aside_at = self.heard_at = now
-        self.look_at = now + LOOK_FIRST
+        self.due = now + SOON
 
-    def advance(self, now):
+    def advance(self, now: float) -> bool:
         """Carry the exchange as far as it goes without waiting; return True once it is over.
 
-        `now` is the time in seconds. A client that stays silent is looked at ever more rarely.
+        `now` is in seconds. A client that stays silent is due ever more rarely.
         """
         try:
             if self.receive():
@@ -135,18 +135,18 @@ class Client:
             silence = now - self.heard_at
             if not self.answered and self.message_ended(silence):
                 self.answer()
-            over = self.half_closed or self.has_used_up_its_grant(silence, now - self.aside_at)
+            over = self.half_closed or self.is_cut_off(silence, now - self.aside_at)
         except OSError as error:  # reset, or gone before its reply
             self.log.debug("Le client %s a rompu : %s.", self.ip, error.strerror)
             over = True
         if over:
             self.connection.close()
         else:
-            interval = min(max(silence / 2, LOOK_FIRST), LOOK_LAST)
-            self.look_at = now - now % interval + interval  # at one time with the others
+            interval = min(max(silence / 2, SOON), LATE)
+            self.due = now - now % interval + interval  # those who wait alike are due together
         return over
 
-    def receive(self):
+    def receive(self) -> bool:
         """Read all that is waiting and keep what counts; return True if anything came.
 
         Raises OSError if the client has reset the connection.
@@ -166,7 +166,7 @@ class Client:
                 self.line_ended = b"\n" in data
         return self.received > before
 
-    def message_ended(self, silence):
+    def message_ended(self, silence: float) -> bool:
         """Return True if the message is whole, `silence` seconds after its last byte.
 
         TCP carries a stream and knows no messages. One ends at a newline; at the end of the stream;
@@ -179,8 +179,8 @@ class Client:
             return False
         return self.half_closed or REPLIES[0][0].encode() in self.message or silence >= SILENCE
 
-    def answer(self):
-        """Log the message, send the reply, log it. Raises OSError if the client is gone."""
+    def answer(self) -> None:
+        """Log the message, send the reply and log it. Raises OSError if the client is gone."""
         line = self.message.partition(b"\n")[0]
         if self.line_ended and line.endswith(b"\r"):
             line = line[:-1]
@@ -194,9 +194,8 @@ class Client:
         self.log.info('Réponse envoyée au client %s : "%s".', self.ip, reply)
         self.answered = True
 
-    def has_used_up_its_grant(self, silence, age):
-        """Return True if the client sent too much, or its `silence` or `age` (seconds) is too long.
-        """
+    def is_cut_off(self, silence: float, age: float) -> bool:
+        """Return True if the client sent too much, or `silence` or `age` (seconds) is too long."""
         endless = self.received > ENDLESS
         if self.answered:
             return endless or silence >= LINGER
@@ -208,42 +207,34 @@ class Client:
 
 
 class Server:
-    """The loop: accept a client, carry its exchange as far as it goes, set it aside if not over."""
+    """The loop: accept clients, carry their exchanges as far as they go, set aside who is not done.
+    """
 
-    def __init__(self, listener, log):
-        """Take the listening socket and the logger. Raises OSError if descriptors are short."""
+    def __init__(self, listener: socket.socket, log: logging.Logger) -> None:
+        """Take the listening socket. Raises OSError if there is no descriptor for two more."""
         self.listener = listener
         self.log = log
         self.clock = Clock()
         self.aside = []  # the clients that are not done, oldest first
-        self.look_at = 0.0  # when one of them is to be looked at, in the clock's seconds
+        self.due = 0.0  # when to look at the first of them, in the clock's seconds
         self.warned_at = -WARN_EVERY  # when the log last said that accept() fails, likewise
         self.lonely = 0.0  # seconds waited since the last client
         self.napper, self.other_end = socket.socketpair()  # now: later no descriptor may be left
 
-    def run(self):
-        """Serve until KeyboardInterrupt: wait for a client, take all that are there, look aside."""
+    def run(self) -> None:
+        """Serve until KeyboardInterrupt: wait for a client, accept all who queue, look aside."""
         while True:
-            wait = self.look_at - self.clock.now if self.aside else WAIT
-            self.listener.settimeout(max(wait, LOOK_FIRST))
-            more = self.accept()
+            wait = max(self.due - self.clock.now, SOON) if self.aside else WAIT
+            self.listener.settimeout(wait)
+            queued = self.accept()
             self.listener.setblocking(False)
             for _ in range(BATCH):
-                if not more:
-                    break
-                more = self.accept()
+                queued = queued and self.accept()
             if self.aside:
-                self.look()
+                self.look_aside()
 
-    def close(self):
-        """Close every socket."""
-        connections = [client.connection for client in self.aside]
-        for connection in [self.listener, self.napper, self.other_end] + connections:
-            connection.close()
-
-    def accept(self):
-        """Accept a client and carry its exchange as far as it goes; return False if none is there.
-        """
+    def accept(self) -> bool:
+        """Accept a client and carry its exchange as far as it goes; return False if none came."""
         try:
             connection, address = self.listener.accept()
         except BlockingIOError:
@@ -268,8 +259,34 @@ class Server:
             self.set_aside(client)
         return True
 
-    def make_room(self, error):
-        """Go on after accept() failed with `error` (OSError): most likely no descriptor is left."""
+    def set_aside(self, client: Client) -> None:
+        """Keep `client` to look at again, and let one go if that is one too many."""
+        client.set_aside(self.clock.read())
+        self.due = min(self.due, client.due) if self.aside else client.due
+        self.aside.append(client)
+        if len(self.aside) > ASIDE_MAX:
+            gone = self.let_one_go()
+            if not gone.answered:
+                self.log.warning("Trop de clients en attente : %s est écarté.", gone.ip)
+
+    def look_aside(self) -> None:
+        """Carry on the exchanges of those set aside who are due."""
+        now = self.clock.read()
+        if now >= self.due:
+            self.aside = [client for client in self.aside
+                          if client.due > now or not client.advance(now)]
+            self.due = min((client.due for client in self.aside), default=now)
+
+    def let_one_go(self) -> Client:
+        """Close the connection of one client aside, an answered one or else the oldest; return it.
+        """
+        gone = next((client for client in self.aside if client.answered), self.aside[0])
+        self.aside.remove(gone)
+        gone.connection.close()
+        return gone
+
+    def make_room(self, error: OSError) -> None:
+        """Go on after accept() failed with `error`: most likely no descriptor is left."""
         now = self.clock.read()
         if now - self.warned_at >= WARN_EVERY:
             self.log.warning("Impossible d'accepter un client : %s.", error.strerror)
@@ -277,44 +294,23 @@ class Server:
         if self.aside:
             self.let_one_go()
             return
-        try:  # accept() would fail again at once: sleep a little, without `time`
-            self.napper.settimeout(LOOK_LAST)
+        try:  # accept() would fail again at once: sleep, without `time`
+            self.napper.settimeout(LATE)
             self.napper.recv(1)
         except socket.timeout:
             pass
 
-    def set_aside(self, client):
-        """Keep `client` to look at again, and let one go if that is one too many."""
-        client.set_aside(self.clock.read())
-        self.look_at = min(self.look_at, client.look_at) if self.aside else client.look_at
-        self.aside.append(client)
-        if len(self.aside) > ASIDE_MAX:
-            gone = self.let_one_go()
-            if not gone.answered:
-                self.log.warning("Trop de clients en attente : %s est écarté.", gone.ip)
-
-    def let_one_go(self):
-        """Close the connection of one client aside and return it: the oldest, if none is answered.
-        """
-        gone = next((client for client in self.aside if client.answered), self.aside[0])
-        self.aside.remove(gone)
-        gone.connection.close()
-        return gone
-
-    def look(self):
-        """Carry on the exchanges of those set aside who are due."""
-        now = self.clock.read()
-        if now >= self.look_at:
-            self.aside = [client for client in self.aside
-                          if client.look_at > now or not client.advance(now)]
-            soonest = min((client.look_at for client in self.aside), default=now)
-            self.look_at = max(soonest, now + LOOK_FIRST)
+    def close(self) -> None:
+        """Close every socket."""
+        connections = [client.connection for client in self.aside]
+        for connection in [self.listener, self.napper, self.other_end, *connections]:
+            connection.close()
 
 
-def socket_address(ip, port):
-    """Return the family and the socket address of the numeric address `ip` (str) and `port` (int).
+def listen(ip: str, port: int) -> socket.socket:
+    """Return a socket that listens on `ip`, IPv4 or IPv6, and `port`.
 
-    Raises ExitError if `ip` is not a whole IPv4 or IPv6 address.
+    Raises ExitError if `ip` is not an address, or if the system will not have us listen there.
     """
     family = socket.AF_INET if re.match(r"[\d.]+$", ip) else socket.AF_INET6
     try:
@@ -324,13 +320,8 @@ def socket_address(ip, port):
     except (OSError, UnicodeError):
         sentence = f"ERROR L'adresse spécifiée {printable(ip)} n'est pas une adresse IP valide."
         raise ExitError(sentence, 3) from None
-    return family, info[0][4]
-
-
-def listen(family, address):
-    """Return a socket that listens on `address`. Raises OSError if the system will not have it."""
-    listener = socket.socket(family, socket.SOCK_STREAM)
     try:
+        listener = socket.socket(family, socket.SOCK_STREAM)
         if not hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
             # A restarted server listens at once, although the kernel still holds connections of the
             # last one (socket(7)). Windows has both options, and takes this one for port sharing.
@@ -341,11 +332,11 @@ def listen(family, address):
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER)
         except (AttributeError, OSError):
             pass  # this system cannot: silent clients are set aside with the others
-        listener.bind(address)
+        listener.bind(info[0][4])
         listener.listen(BACKLOG)
-    except OSError:
-        listener.close()
-        raise
+    except OSError as error:
+        sentence = f"ERROR Impossible d'écouter sur {endpoint(ip, port)} : {error.strerror}."
+        raise ExitError(sentence, 4) from None
     return listener
 
 
@@ -356,14 +347,14 @@ class Line(logging.Formatter):
     times (for the file's size, for the file, for the console), and the date changes once a second.
     """
 
-    def __init__(self, words):
-        """Take the `words` (dict) to write instead of the levels' names."""
+    def __init__(self, words: dict) -> None:
+        """Take the `words` to write instead of the levels' names."""
         super().__init__(LOG_FORMAT, LOG_DATE)
         self.words = words
         self.record = self.second = None
 
-    def format(self, record):
-        """Return the line (str, without a newline) of `record`."""
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of `record`, without a newline."""
         if record is not self.record:
             if int(record.created) != self.second:
                 self.second = int(record.created)
@@ -380,7 +371,7 @@ class Line(logging.Formatter):
 class FailSafe:
     """What makes a handler's failure one line on the other output instead of a traceback a line."""
 
-    def handleError(self, record):
+    def handleError(self, record: logging.LogRecord) -> None:
         """Mute this output and say why; the service goes on."""
         cause = sys.exc_info()[1]
         self.setLevel(LOG_MUTED)
@@ -395,12 +386,12 @@ class FailSafe:
 class Journal(FailSafe, logging.handlers.RotatingFileHandler):
     """The log file; neither it nor its backup grows past LOG_BYTES."""
 
-    def __init__(self, path):
-        """Open the file at `path` (str) to append to. Raises OSError if that cannot be."""
+    def __init__(self, path: str) -> None:
+        """Open the file at `path` to append to. Raises OSError if that cannot be."""
         super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, encoding="utf-8")
         self.what = f"Le journal {printable(self.baseFilename)}"
 
-    def shouldRollover(self, record):
+    def shouldRollover(self, record: logging.LogRecord) -> bool:
         """Return True if the line of `record` would make the file too large.
 
         Stock logging counts characters, and asks the file system about the path for every line.
@@ -417,10 +408,10 @@ class Console(FailSafe, logging.StreamHandler):
     what = "La console"
 
 
-def set_up(log, path, verbose):
-    """Give `log` its outputs: the file at `path` (str; None: see LOG_FILES) and standard error.
+def set_up(log: logging.Logger, path: "str | None", verbose: bool) -> None:
+    """Give `log` its outputs: the file at `path` (None: see LOG_FILES) and standard error.
 
-    `verbose` is true for DEBUG lines. Raises ExitError if a `path` asked for does not open.
+    `verbose` is for DEBUG lines. Raises ExitError if a `path` that was asked for does not open.
     """
     logging.addLevelName(logging.WARNING, "WARN")
     # What the format does not use need not be looked up: logging HOWTO, "Optimization"
@@ -448,42 +439,30 @@ def set_up(log, path, verbose):
             log.warning("Aucun journal ne peut être ouvert : la console seule reçoit les lignes.")
 
 
-def say(text):
-    """Print `text` (str) on standard output, whatever characters that can encode."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
-
-
 class Parser(argparse.ArgumentParser):
-    """An argparse parser whose help prints in any locale and whose misuse is a ExitError."""
+    """An argparse parser whose help prints in any locale and whose misuse is an ExitError."""
 
-    def print_help(self, file=None):
-        """Print the help on standard output, as far as somebody reads it (`| head`)."""
+    def print_help(self, file=None) -> None:
+        """Print the help, whatever standard output can encode, as far as somebody reads it."""
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        text = self.format_help().encode(encoding, "backslashreplace").decode(encoding)
         try:
-            say(self.format_help().rstrip())
+            print(text, end="", flush=True)
         except OSError:
             pass
 
-    def error(self, message):
+    def error(self, message: str) -> None:
         """Raise ExitError with the usage and argparse's `message`."""
         raise ExitError(f"{self.format_usage()}{self.prog}: erreur: {message}", 2)
 
 
-def whole_number(text):
-    """Return the int that `text` spells. Raises argparse.ArgumentTypeError if it spells none."""
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"« {text} » n'est pas un nombre entier") from None
-
-
-def parse(argv):
-    """Return the options in `argv` (list of str; None: sys.argv). Raises ExitError on misuse."""
+def parse(argv: "list | None") -> argparse.Namespace:
+    """Return the options in `argv` (None: sys.argv). Raises ExitError on misuse."""
     parser = Parser(description="Serveur bs : un message, une réponse, et personne n'attend.",
                     add_help=False)
     add = parser.add_argument_group("options").add_argument
     add("-h", "--help", action="help", help="affiche cette aide et termine")
-    add("-p", "--port", type=whole_number, default=PORT, metavar="PORT",
+    add("-p", "--port", type=int, default=PORT, metavar="PORT",
         help="port d'écoute (défaut : %(default)s)")
     add("-l", "--listen", default=LISTEN, metavar="ADRESSE",
         help="adresse IPv4 ou IPv6 de cette machine où écouter (défaut : %(default)s)")
@@ -503,24 +482,18 @@ def parse(argv):
     return args
 
 
-def main(argv=None):
-    """Run the server with the options in `argv` (list of str; None: sys.argv).
+def main(argv: "list | None" = None) -> int:
+    """Run the server with the options in `argv` (None: sys.argv).
 
     Returns the exit code: 0 after Ctrl-C, else one of the README's table.
     """
     log = logging.getLogger(__name__)
     try:
         args = parse(argv)
-        where = f"{bracketed(args.listen)}:{args.port}"
-        family, address = socket_address(args.listen, args.port)
-        try:
-            server = Server(listen(family, address), log)
-        except OSError as error:
-            sentence = f"ERROR Impossible d'écouter sur {where} : {error.strerror}."
-            raise ExitError(sentence, 4) from None
+        server = Server(listen(args.listen, args.port), log)
         try:
             set_up(log, args.log_file, args.verbosity)
-            log.info("Le serveur tourne sur %s", where)
+            log.info("Le serveur tourne sur %s", endpoint(args.listen, args.port))
             server.run()
         finally:
             server.close()
@@ -529,15 +502,17 @@ def main(argv=None):
         return 0
     except ExitError as refusal:
         sentence, code = refusal.args
-        if sys.stderr:
-            print(sentence, file=sys.stderr)
-        return code
+    except OSError as error:  # no descriptor even to start with
+        sentence, code = f"ERROR Impossible de démarrer : {error.strerror}.", 4
     except SystemExit as end:  # argparse has printed the help or the version
         return end.code
+    if sys.stderr:
+        print(sentence, file=sys.stderr)
+    return code
 
 
-def leave(code):
-    """Exit with `code` (int), without a word on an output that nobody reads any more (`| head`)."""
+def leave(code: int) -> None:
+    """Exit with `code`, without a word on an output that nobody reads any more (`| head`)."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.close()
