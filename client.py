@@ -68,12 +68,18 @@ def say(text: str) -> None:
     print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
-def connect(host: str, port: int, timeout: float) -> socket.socket:
-    """Return a socket connected to `host` (name or IP) and `port`, within `timeout` seconds.
+def connect(host: str, port: int, timeout: float, log: logging.Logger) -> socket.socket:
+    """Return a socket connected to `host` (name or IP) and `port`.
 
-    Raises OSError if no address of `host` answers, UnicodeError if it cannot be a host's name.
+    Each address of `host` gets `timeout` seconds. Raises ExitError, logged, if none answers.
     """
-    return socket.create_connection((host, port), timeout)
+    try:
+        return socket.create_connection((host, port), timeout)
+    except (OSError, UnicodeError) as error:  # UnicodeError: it cannot be a host's name
+        sentence = f"Impossible de se connecter au serveur {printable(host)} sur le port {port}."
+        log.error(sentence)
+        log.debug("Cause : %s.", getattr(error, "strerror", None) or error)
+        raise ExitError(f"ERROR {sentence}", 1) from None
 
 
 def ask() -> str:
@@ -104,14 +110,12 @@ def receive(connection: socket.socket, timeout: float) -> str:
     while len(reply) < REPLY_MAX:
         try:
             data = connection.recv(REPLY_MAX - len(reply))
-        except socket.timeout:
-            if not reply:
+        except OSError as error:
+            if reply:
+                break
+            if isinstance(error, socket.timeout):
                 raise OSError(f"le serveur n'a pas répondu en {timeout:g} s.") from None
-            break
-        except OSError:
-            if not reply:
-                raise
-            break
+            raise
         if not data:
             break
         reply += data
@@ -207,14 +211,7 @@ def exchange(args: argparse.Namespace, log: logging.Logger) -> None:
     """
     if args.message is not None:
         check_message(args.message)
-    try:
-        connection = connect(args.host, args.port, args.timeout)
-    except (OSError, UnicodeError) as error:
-        host = printable(args.host)
-        sentence = f"Impossible de se connecter au serveur {host} sur le port {args.port}."
-        log.error(sentence)
-        log.debug("Cause : %s.", getattr(error, "strerror", None) or error)
-        raise ExitError(f"ERROR {sentence}", 1) from None
+    connection = connect(args.host, args.port, args.timeout, log)
     try:
         ip = connection.getpeername()[0]
         log.info("Connexion réussie à %s:%s.", f"[{ip}]" if ":" in ip else ip, args.port)

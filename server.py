@@ -326,18 +326,23 @@ def listen(ip: str, port: int) -> socket.socket:
             # A restarted server listens at once, although the kernel still holds connections of the
             # last one (socket(7)). Windows has both options, and takes this one for port sharing.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        wish(listener, "IPPROTO_TCP", "TCP_DEFER_ACCEPT", DEFER)  # else the silent are set aside
         if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # "::" is IPv4 too
-        try:
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER)
-        except (AttributeError, OSError):
-            pass  # this system cannot: silent clients are set aside with the others
+            wish(listener, "IPPROTO_IPV6", "IPV6_V6ONLY", 0)  # else "::" is IPv6 alone
         listener.bind(info[0][4])
         listener.listen(BACKLOG)
     except OSError as error:
         sentence = f"ERROR Impossible d'écouter sur {endpoint(ip, port)} : {error.strerror}."
         raise ExitError(sentence, 4) from None
     return listener
+
+
+def wish(listener: socket.socket, level: str, option: str, value: int) -> None:
+    """Set the socket `option`, by its name in `socket`, where the system has it."""
+    try:
+        listener.setsockopt(getattr(socket, level), getattr(socket, option), value)
+    except (AttributeError, OSError):
+        pass
 
 
 class Line(logging.Formatter):
