@@ -493,12 +493,6 @@ class ServerLog(Scene):
         self.assertRegex(lines[0], LINE.replace("DEBUG|INFO|WARN|ERROR", "WARN")
                          + r"Aucun client depuis plus de une minute\.$")
 
-    def test_a_client_starts_the_minute_anew(self):
-        process = self.serve(constants={"WAIT": 0.01, "LONELY": NEVER})
-        self.assertEqual(ask(process.port, b"meo\n"), MEO)
-        process.end()
-        self.assertEqual(process.matching("Aucun client"), [])
-
     def test_the_default_file_falls_back_to_the_current_folder(self):
         port = str(free_port())
         here = os.path.join(self.folder, "bs_server.log")
@@ -809,10 +803,45 @@ class WithoutDeferAccept(Nobody):
     test_it_sleeps_while_nobody_is_aside = None  # here the silent are aside
 
 
-class Clocks(unittest.TestCase):
-    """A date that somebody sets is not time that passes."""
+class Calls(unittest.TestCase):
+    """What the kernel does rarely, or on other systems, and time that passes: called directly."""
 
-    def test_only_steps_that_a_wait_can_take_count(self):
+    def server(self, *accepted):
+        """Return a Server whose accept(2) gives, one after the other, what is `accepted`."""
+        listener = unittest.mock.Mock()
+        listener.accept.side_effect = accepted
+        listener.gettimeout.return_value = server.LONELY / 2
+        served = server.Server(listener, unittest.mock.Mock())
+        self.addCleanup(served.close)
+        return served
+
+    def gone(self):
+        """Return a connection whose client has left."""
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        self.addCleanup(ours.close)
+        return ours
+
+    def test_a_client_starts_the_minute_anew(self):
+        late = socket.timeout()
+        served = self.server(late, (self.gone(), ("192.0.2.1", 1)), late, late, late)
+        self.assertEqual([served.accept() for _ in range(3)], [False, True, False])
+        self.assertEqual(served.log.warning.call_count, 0)
+        self.assertEqual([served.accept() for _ in range(2)], [False, False])
+        self.assertEqual(served.log.warning.call_count, 1)
+
+    def test_a_connection_that_was_aborted_is_passed_over(self):
+        served = self.server(ConnectionAbortedError(), (self.gone(), ("192.0.2.1", 1)))
+        self.assertEqual([served.accept(), served.accept()], [True, True])
+        self.assertEqual(served.log.info.call_count, 1)
+        self.assertEqual(served.log.warning.call_count, 0)
+
+    def test_a_connection_without_an_address_is_a_client_too(self):
+        served = self.server((self.gone(), None))
+        self.assertTrue(served.accept())
+        served.log.info.assert_called_once_with("Un client %s s'est connecté.", "inconnu")
+
+    def test_a_date_that_somebody_sets_is_not_time_that_passes(self):
         with unittest.mock.patch.object(server.logging, "makeLogRecord") as stamp:
             stamp.return_value.created = 1000.0
             clock = server.Clock()
