@@ -153,9 +153,11 @@ class Process:
         """Send `signum` if the process runs, wait for its end, and return its exit code."""
         if self.popen.poll() is None:
             self.popen.send_signal(signum)
-        code = self.popen.wait(PATIENCE)
-        self.reader.join(PATIENCE)
-        return code
+        try:
+            return self.popen.wait(PATIENCE)
+        finally:
+            self.popen.kill()
+            self.reader.join(PATIENCE)
 
 
 class Scene(unittest.TestCase):
@@ -189,10 +191,10 @@ class Scene(unittest.TestCase):
         if running:
             self.assertEqual(code, 0)
 
-    def client(self, *options, stdin=b"", script_first="", constants=None, **changes):
+    def client(self, *options, stdin=b"", **changes):
         """Run client.py in the folder; return its exit code, standard output and error."""
         argv = ["--log-file", os.path.join(self.folder, "bs_client.log")] + list(options)
-        return run(command("client", argv, constants, script_first), self.folder, stdin, **changes)
+        return run(command("client", argv), self.folder, stdin, **changes)
 
     def fake(self, behave):
         """Start a server of one client, treated by `behave(connection)`; return its port."""
@@ -651,13 +653,15 @@ class Nobody(Scene):
     def test_nobody_stays_aside_longer_than_the_patience(self):
         process = self.serve(constants={"SILENCE": NEVER, "PATIENCE": 0.3})
         connection = dial(process.port)
+        connection.settimeout(0.01)
         with contextlib.suppress(ConnectionError):
-            for _ in range(NEVER):  # speaking does not help
-                connection.sendall(b"x")
-                connection.settimeout(0.01)
+            for _ in range(PATIENCE * 20):
+                connection.sendall(b"x")  # speaking does not help
                 with contextlib.suppress(socket.timeout):
                     self.assertEqual(connection.recv(1), b"")
                     break
+            else:
+                self.fail("still connected")
         connection.close()
         process.wait_for("WARN Le client 127.0.0.1 tarde trop : connexion fermée.")
 
