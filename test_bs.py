@@ -465,7 +465,7 @@ class ServerLog(Scene):
     def test_the_file_rotates_at_10000_bytes_with_one_backup(self):
         process = self.serve()
         for _ in range(150):
-            self.assertEqual(ask(process.port, "é meo\n".encode()), MEO)
+            self.assertEqual(ask(process.port, ("é" * 300 + " meo\n").encode()), MEO)
             for name in os.listdir(self.folder):
                 with contextlib.suppress(FileNotFoundError):  # renamed since it was listed
                     self.assertLessEqual(os.path.getsize(os.path.join(self.folder, name)), 10000)
@@ -474,7 +474,7 @@ class ServerLog(Scene):
         self.assertEqual(sorted(os.listdir(self.folder)), ["bs_server.log", "bs_server.log.1"])
         kept = (self.read(self.log_file + ".1") + self.read(self.log_file)).splitlines()
         self.assertEqual(kept, process.lines[:-1][-len(kept):])
-        self.assertGreater(os.path.getsize(self.log_file + ".1"), 9700)
+        self.assertGreater(os.path.getsize(self.log_file + ".1"), 9000)
 
     def test_a_message_forges_no_line_and_acts_on_no_screen(self):
         process = self.serve()
@@ -585,7 +585,8 @@ class Nobody(Scene):
         self.assertEqual(half_sent[0].recv(1), b"")
         half_sent[-1].sendall(b"f\n")
         self.assertEqual(read_all(half_sent[-1]), WAF)
-        self.assertEqual(len(process.matching("Trop de clients")), 2500)
+        # one more if the client of the meo was accepted before its byte was there
+        self.assertIn(len(process.matching("Trop de clients")), (2500, 2501))
 
     def test_clients_that_drip_are_each_answered_and_hold_up_nobody(self):
         process = self.serve(constants={"SILENCE": NEVER})
@@ -998,8 +999,8 @@ class ClientRuns(Scene):
             connection.sendall(b"ok")
 
         port = self.fake(behave)
-        self.assertEqual(self.client("-p", str(port), "é meo".encode())[0], 0)
-        self.assertEqual(got, ["é meo\n".encode()])
+        self.assertEqual(self.client("-p", str(port), "é meo \xff".encode("latin-1"))[0], 0)
+        self.assertEqual(got, ["é meo \xff\n".encode("latin-1")])  # as typed, UTF-8 or not
 
     def test_the_log_file_gets_three_info_lines(self):
         port = self.serve().port
@@ -1170,7 +1171,7 @@ class ClientRuns(Scene):
             for _ in range(100):
                 connection.sendall(b"x" * 65536)
         code, text, _ = self.client("-p", str(self.fake(behave)), "meo")
-        self.assertEqual((code, text.count("x")), (0, client.REPLY_MAX))
+        self.assertEqual((code, text.count("x")), (0, 65536))
 
     def test_it_works_where_the_locale_is_ascii(self):
         port = self.serve().port
