@@ -207,8 +207,7 @@ class Client:
 
 
 class Server:
-    """The loop: accept clients, carry their exchanges as far as they go, set aside who is not done.
-    """
+    """The loop: accept clients, carry on their exchanges, set aside who is not done."""
 
     def __init__(self, listener: socket.socket, log: logging.Logger) -> None:
         """Take the listening socket. Raises OSError if there is no descriptor for two more."""
@@ -226,10 +225,11 @@ class Server:
         while True:
             wait = max(self.due - self.clock.now, SOON) if self.aside else WAIT
             self.listener.settimeout(wait)
-            queued = self.accept()
-            self.listener.setblocking(False)
-            for _ in range(BATCH):
-                queued = queued and self.accept()
+            if self.accept():
+                self.listener.setblocking(False)
+                for _ in range(BATCH):
+                    if not self.accept():
+                        break
             if self.aside:
                 self.look_aside()
 
@@ -278,8 +278,7 @@ class Server:
             self.due = min((client.due for client in self.aside), default=now)
 
     def let_one_go(self) -> Client:
-        """Close the connection of one client aside, an answered one or else the oldest; return it.
-        """
+        """Close and return one client of those aside: the oldest answered one, else the oldest."""
         gone = next((client for client in self.aside if client.answered), self.aside[0])
         self.aside.remove(gone)
         gone.connection.close()

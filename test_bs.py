@@ -465,8 +465,8 @@ class ServerLog(Scene):
 
     def test_the_file_rotates_at_10000_bytes_with_one_backup(self):
         process = self.serve()
-        for _ in range(150):
-            self.assertEqual(ask(process.port, ("é" * 300 + " meo\n").encode()), MEO)
+        for number in range(150):
+            self.assertEqual(ask(process.port, ("é" * (3 * number) + " meo\n").encode()), MEO)
             for name in os.listdir(self.folder):
                 with contextlib.suppress(FileNotFoundError):  # renamed since it was listed
                     self.assertLessEqual(os.path.getsize(os.path.join(self.folder, name)), 10000)
