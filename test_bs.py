@@ -538,7 +538,7 @@ class ServerLog(Scene):
 # No client makes another wait
 
 
-class Nobody(Scene):
+class NobodyWaits(Scene):
     """Nothing that a client does or leaves undone holds up the next one."""
 
     def hold(self, count, port, first=b""):
@@ -554,7 +554,7 @@ class Nobody(Scene):
         return held
 
     def check_gone(self, connection):
-        """Check that the server has closed `connection`, which is a reset if it had not read all."""
+        """Check that the server has closed `connection`: a reset, if it had not read all."""
         with contextlib.suppress(ConnectionResetError):
             self.assertEqual(connection.recv(1), b"")
 
@@ -785,7 +785,7 @@ class Nobody(Scene):
             self.assertLessEqual(os.path.getsize(path), 10000)
 
 
-class WithoutDeferAccept(Nobody):
+class WithoutDeferAccept(NobodyWaits):
     """The same, where the kernel hands over connections that have not spoken: macOS, Windows."""
 
     without = "import socket; vars(socket).pop('TCP_DEFER_ACCEPT', None)"
