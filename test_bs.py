@@ -1002,8 +1002,8 @@ class ClientRuns(Scene):
                 screen += os.read(master, 4096)
             os.write(master, b"un waf\n")
             with contextlib.suppress(OSError):  # the end of a terminal: EIO
-                while True:
-                    screen += os.read(master, 4096) or b"\n"
+                for piece in iter(lambda: os.read(master, 4096), b""):
+                    screen += piece
             self.assertEqual(popen.wait(PATIENCE), 0)
         self.assertTrue(screen.endswith(b"un waf\r\nLe serveur a r\xc3\xa9pondu : ptdr t ki\r\n"))
 
