@@ -134,6 +134,7 @@ def set_up(log: logging.Logger, path: "str | None", verbose: bool) -> None:
     logging.raiseExceptions = False  # a log that stops working is no concern of the user's
     log.setLevel(logging.DEBUG if verbose else logging.INFO)
     log.propagate = False
+    # with no handler at all, logging would print errors on standard error by itself
     outputs = [logging.StreamHandler() if verbose and sys.stderr else logging.NullHandler()]
     for candidate in LOG_FILES if path is None else [path]:
         try:

@@ -196,14 +196,14 @@ class Client:
 
     def is_cut_off(self, silence: float, age: float) -> bool:
         """Return True if the client sent too much, or `silence` or `age` (seconds) is too long."""
-        endless = self.received > ENDLESS
+        endless, late = self.received > ENDLESS, age >= PATIENCE
         if self.answered:
-            return endless or silence >= LINGER
+            return endless or late or silence >= LINGER
         if endless:
             self.log.warning("Le client %s envoie sans fin : connexion coupée.", self.ip)
-        elif age >= PATIENCE:
+        elif late:
             self.log.warning("Le client %s tarde trop : connexion fermée.", self.ip)
-        return endless or age >= PATIENCE
+        return endless or late
 
 
 class Server:
@@ -309,7 +309,8 @@ class Server:
 def listen(ip: str, port: int) -> socket.socket:
     """Return a socket that listens on `ip`, IPv4 or IPv6, and `port`.
 
-    Raises ExitError if `ip` is not an address, or if the system will not have us listen there.
+    Raises ExitError if `ip` is not an address, or if the system will not have us listen there, and
+    OSError if it gives no such socket at all.
     """
     family = socket.AF_INET if re.match(r"[\d.]+$", ip) else socket.AF_INET6
     try:
@@ -319,18 +320,19 @@ def listen(ip: str, port: int) -> socket.socket:
     except (OSError, UnicodeError):
         sentence = f"ERROR L'adresse spécifiée {printable(ip)} n'est pas une adresse IP valide."
         raise ExitError(sentence, 3) from None
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    if not hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
+        # A restarted server listens at once, although the kernel still holds connections of the
+        # last one (socket(7)). Windows has both options, and takes this one for port sharing.
+        wish(listener, "SOL_SOCKET", "SO_REUSEADDR", 1)
+    wish(listener, "IPPROTO_TCP", "TCP_DEFER_ACCEPT", DEFER)  # else the silent are set aside
+    if family == socket.AF_INET6:
+        wish(listener, "IPPROTO_IPV6", "IPV6_V6ONLY", 0)  # else "::" is IPv6 alone
     try:
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        if not hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
-            # A restarted server listens at once, although the kernel still holds connections of the
-            # last one (socket(7)). Windows has both options, and takes this one for port sharing.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        wish(listener, "IPPROTO_TCP", "TCP_DEFER_ACCEPT", DEFER)  # else the silent are set aside
-        if family == socket.AF_INET6:
-            wish(listener, "IPPROTO_IPV6", "IPV6_V6ONLY", 0)  # else "::" is IPv6 alone
         listener.bind(info[0][4])
         listener.listen(BACKLOG)
     except OSError as error:
+        listener.close()
         sentence = f"ERROR Impossible d'écouter sur {endpoint(ip, port)} : {error.strerror}."
         raise ExitError(sentence, 4) from None
     return listener
@@ -400,10 +402,11 @@ class Journal(FailSafe, logging.handlers.RotatingFileHandler):
 
         Stock logging counts characters, and asks the file system about the path for every line.
         """
-        if not self.stream.seekable():  # a pipe or a terminal has no size
+        size = self.stream.buffer.tell() if self.stream.seekable() else 0
+        if not size:  # a device or a pipe, which has none, or an empty file: nothing to rotate
             return False
         line = self.format(record) + self.terminator
-        return self.stream.buffer.tell() + len(line.encode("utf-8")) > LOG_BYTES
+        return size + len(line.encode("utf-8")) > LOG_BYTES
 
 
 class Console(FailSafe, logging.StreamHandler):
@@ -506,12 +509,14 @@ def main(argv: "list | None" = None) -> int:
         return 0
     except ExitError as refusal:
         sentence, code = refusal.args
-    except OSError as error:  # no descriptor even to start with
+    except OSError as error:  # no descriptor even to start with, or no IPv6 here
         sentence, code = f"ERROR Impossible de démarrer : {error.strerror}.", 4
     except SystemExit as end:  # argparse has printed the help or the version
         return end.code
-    if sys.stderr:
-        print(sentence, file=sys.stderr)
+    try:
+        sys.stderr.write(f"{sentence}\n")
+    except (AttributeError, OSError):
+        pass  # nobody can read it there: the code says it
     return code
 
 

@@ -80,6 +80,11 @@ def run(argv, folder, stdin=b"", **changes):
     return popen.returncode, output.decode("utf-8"), console.decode("utf-8")
 
 
+def limited(count):
+    """Return the statements that limit a process to `count` descriptors, for `command`."""
+    return f"from resource import *; setrlimit(RLIMIT_NOFILE, ({count}, {count}))"
+
+
 def free_port():
     """Return a TCP port that nobody listens on."""
     with socket.socket() as probe:
@@ -177,12 +182,18 @@ class Scene(unittest.TestCase):
         for _ in range(5):  # between free_port() and listen() somebody else may take the port
             port = free_port()
             argv = ["-p", str(port), "--log-file", log_file or self.log_file] + list(options)
-            process = Process(command("server", argv, constants, first), self.folder, **popen)
+            process = self.start(command("server", argv, constants, first), **popen)
             process.port = port
-            self.addCleanup(self.check_end, process)
-            if process.wait_for("Le serveur tourne sur"):
+            if process.matching("Le serveur tourne sur"):
                 return process
         raise AssertionError(f"the server does not start: {process.lines}")
+
+    def start(self, argv, folder=None, **popen):
+        """Run the server's `argv` and return its Process once it listens, or has ended."""
+        process = Process(argv, folder or self.folder, **popen)
+        self.addCleanup(self.check_end, process)
+        process.wait_for("Le serveur tourne sur")
+        return process
 
     def check_end(self, process):
         """End `process` with Ctrl-C if it runs; it must never have shown a traceback."""
@@ -399,6 +410,11 @@ class ServerExits(Scene):
             self.check(["-l", "127.0.0.1", "-p", str(port)], 4, "ERROR Impossible d'écouter sur "
                        f"127.0.0.1:{port} : Address already in use.")
 
+    def test_too_few_descriptors_to_start_with_exit_4(self):
+        argv = command("server", ["-p", str(free_port())], first=limited(5))
+        self.assertEqual(run(argv, self.folder),
+                         (4, "", "ERROR Impossible de démarrer : Too many open files.\n"))
+
     def test_a_log_file_that_does_not_open_exits_5(self):
         for path, cause in ((self.folder, "Is a directory"), ("no/x", "No such file or directory")):
             self.check(["-p", str(free_port()), "--log-file", path], 5,
@@ -499,20 +515,14 @@ class ServerLog(Scene):
     def test_the_default_file_falls_back_to_the_current_folder(self):
         port = str(free_port())
         here = os.path.join(self.folder, "bs_server.log")
-        process = Process(command("server", ["-p", port], {"LOG_FILES": ("no/x.log", here)}),
-                          self.folder)
-        self.addCleanup(self.check_end, process)
-        process.wait_for("Le serveur tourne sur")
+        process = self.start(command("server", ["-p", port], {"LOG_FILES": ("no/x.log", here)}))
         self.assertIn("Le serveur tourne sur", self.read(here))
         self.assertEqual(process.matching("WARN"), [])
         self.assertEqual(server.LOG_FILES, ("/var/log/bs_server/bs_server.log", "bs_server.log"))
 
     def test_with_no_file_at_all_the_console_alone_gets_the_log_and_a_warning(self):
         port = free_port()
-        process = Process(command("server", ["-p", str(port)], {"LOG_FILES": ("no/x", "no/y")}),
-                          self.folder)
-        self.addCleanup(self.check_end, process)
-        process.wait_for("Le serveur tourne sur")
+        process = self.start(command("server", ["-p", str(port)], {"LOG_FILES": ("no/x", "no/y")}))
         self.assertEqual(len(process.matching("WARN Aucun journal ne peut être ouvert")), 1)
         self.assertEqual(ask(port, b"meo\n"), MEO)
         self.assertEqual(os.listdir(self.folder), [])
@@ -567,13 +577,9 @@ class NobodyWaits(Scene):
         fields = self.read(f"/proc/{process.popen.pid}/stat").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    def limited(self, count):
-        """Return the statements that limit a process to `count` descriptors."""
-        return f"from resource import *; setrlimit(RLIMIT_NOFILE, ({count}, {count}))"
-
     @unittest.skipUnless(hasattr(socket, "TCP_DEFER_ACCEPT"), "no TCP_DEFER_ACCEPT")
     def test_silent_connections_cost_nothing_and_are_served_when_they_speak(self):
-        process = self.serve(first=self.limited(256))
+        process = self.serve(first=limited(256))
         silent = self.hold(1000, process.port)
         for _ in range(50):
             self.assertEqual(ask(process.port, b"waf\n"), WAF)
@@ -584,7 +590,7 @@ class NobodyWaits(Scene):
             self.assertEqual(read_all(connection), MEO)
 
     def test_of_3000_half_sent_messages_the_oldest_are_let_go(self):
-        process = self.serve(constants={"SILENCE": NEVER}, first=self.limited(1024))
+        process = self.serve(constants={"SILENCE": NEVER}, first=limited(1024))
         half_sent = self.hold(3000, process.port, b"wa")
         self.assertEqual(ask(process.port, b"meo\n"), MEO)
         process.wait_for("Trop de clients en attente : 127.0.0.1 est écarté.", 2500)
@@ -612,7 +618,7 @@ class NobodyWaits(Scene):
         unterminated = dial(process.port)
         unterminated.sendall(b"waf")
         unterminated.settimeout(0.005)
-        for _ in range(400):  # 0.2 s are some 40 of these
+        for _ in range(400):  # 0.2 s are some 40 of these; counting turns by clients takes 1280
             self.assertEqual(ask(process.port, b"meo\n"), MEO)
             with contextlib.suppress(socket.timeout):
                 self.assertEqual(unterminated.recv(1024).decode(), WAF)
@@ -672,6 +678,18 @@ class NobodyWaits(Scene):
         connection.close()
         process.wait_for("WARN Le client 127.0.0.1 tarde trop : connexion fermée.")
 
+    def test_who_has_the_reply_and_goes_on_sending_is_let_go_after_the_patience(self):
+        process = self.serve(constants={"PATIENCE": 0.3})
+        connection = dial(process.port)
+        connection.sendall(b"waf\n")
+        self.assertEqual(connection.recv(1024).decode(), WAF)
+        with self.assertRaises(ConnectionError):
+            for _ in range(PATIENCE * 20):
+                connection.sendall(b"x")
+                time.sleep(0.01)
+        connection.close()
+        self.assertEqual(process.matching("WARN"), [])
+
     def test_who_has_the_reply_and_does_not_leave_is_let_go_without_a_word(self):
         process = self.serve(constants={"LINGER": 0.1})
         connection = dial(process.port)
@@ -694,7 +712,7 @@ class NobodyWaits(Scene):
         self.assertEqual(process.matching("WARN"), [])
 
     def test_without_descriptors_the_oldest_is_let_go_and_the_log_is_not_flooded(self):
-        process = self.serve(constants={"SILENCE": NEVER}, first=self.limited(12))
+        process = self.serve(constants={"SILENCE": NEVER}, first=limited(12))
         half_sent = self.hold(50, process.port, b"wa")
         half_sent[-1].sendall(b"f\n")
         self.assertEqual(read_all(half_sent[-1]), WAF)
@@ -741,9 +759,8 @@ class NobodyWaits(Scene):
         self.assertEqual(ask(process.port, b"meo\n"), MEO)
         process.end(signal.SIGKILL)
         argv = ["-p", str(process.port), "--log-file", self.log_file]
-        again = Process(command("server", argv), self.folder)
-        self.addCleanup(self.check_end, again)
-        self.assertEqual(len(again.wait_for("Le serveur tourne sur")), 1)
+        again = self.start(command("server", argv))
+        self.assertEqual(len(again.matching("Le serveur tourne sur")), 1)
         self.assertEqual(ask(process.port, b"meo\n"), MEO)
 
     def test_random_bytes_get_the_reply_that_the_rule_gives(self):
@@ -798,13 +815,14 @@ class WithoutDeferAccept(NobodyWaits):
         process = self.serve()
         silent = self.hold(100, process.port)
         process.wait_for(CONNECTED, 100)
-        used = self.cpu(process)
         for _ in range(50):
             self.assertEqual(ask(process.port, b"waf\n"), WAF)
         for connection in silent[::10]:
             connection.sendall(b"meo\n")
             self.assertEqual(read_all(connection), MEO)
-        self.assertLess(self.cpu(process) - used, 0.5)
+        used = self.cpu(process)
+        time.sleep(1)  # what looking costs is a share of time
+        self.assertLess(self.cpu(process) - used, 0.2)
 
     def test_the_oldest_of_too_many_silent_connections_is_let_go(self):
         process = self.serve(constants={"ASIDE_MAX": 10})
@@ -903,10 +921,13 @@ class LogFailures(Scene):
         self.failing(process, self.log_file, "Is a directory")
 
     def test_a_device_is_never_rotated(self):
-        process = self.serve(log_file="/dev/null", constants={"LOG_BYTES": 100})
+        os.symlink("/dev/null", self.log_file)  # a rotation would rename this, not the device
+        process = self.serve(constants={"LOG_BYTES": 10})
         self.assertEqual(ask(process.port, b"meo\n"), MEO)
         process.end()
         self.assertEqual(process.matching("WARN"), [])
+        self.assertEqual(os.listdir(self.folder), ["bs_server.log"])
+        self.assertTrue(os.path.islink(self.log_file))
 
     @unittest.skipIf(sys.version_info < (3, 7), "open() to append seeks, which no pipe can")
     def test_a_pipe_as_the_log_gets_every_line(self):
@@ -1287,9 +1308,10 @@ class Surroundings(Scene):
                          (0, "1\n", "Une erreur est survenue: Broken pipe\n"))
 
     def test_a_refusal_without_standard_error_keeps_its_code(self):
-        for line, code in (("$server -p 1 2>&-", 2), ("$server --nope 2>&-", 2),
-                           ("$server -l x 2>&-", 3), ("$client bonjour 2>&-", 1)):
-            self.assertEqual(self.shell(line), (code, "", ""))
+        for line, code in (("$server -p 1", 2), ("$server --nope", 2), ("$server -l x", 3),
+                           ("$client bonjour", 1), ("$client --nope", 2)):
+            for console in ("2>&-", "2>/dev/full"):
+                self.assertEqual(self.shell(f"{line} {console}"), (code, "", ""))
 
     def test_no_standard_input_exits_1(self):
         port = self.fake(lambda connection: connection.recv(1024))
@@ -1334,11 +1356,9 @@ class Surroundings(Scene):
     @unittest.skipIf(os.getuid() == 0, "root may write everywhere")
     def test_a_folder_that_is_read_only_leaves_the_console(self):
         os.chmod(self.folder, 0o500)
-        process = Process(command("server", ["-p", str(free_port())],
-                                  {"LOG_FILES": ("no/x", "bs_server.log")}), self.folder)
-        self.addCleanup(self.check_end, process)
-        process.wait_for("WARN Aucun journal ne peut être ouvert")
-        process.wait_for("Le serveur tourne sur")
+        process = self.start(command("server", ["-p", str(free_port())],
+                                     {"LOG_FILES": ("no/x", "bs_server.log")}))
+        self.assertEqual(len(process.matching("WARN Aucun journal ne peut être ouvert")), 1)
 
     def test_nothing_is_wrong_for_a_strict_python(self):
         names = environment(PYTHONWARNINGS="error", PYTHONDEVMODE="1")
@@ -1348,6 +1368,10 @@ class Surroundings(Scene):
         process.wait_for("Réponse envoyée")
         process.end()
         self.assertEqual(len(process.lines), 1 + 3 + 1 + 1)
+        for options, code in ((["-l", "192.0.2.1"], 4), (["--log-file", "no/x"], 5)):
+            options += ["-p", str(free_port())]
+            result = run(command("server", options), self.folder, **names)
+            self.assertEqual((result[0], len(result[2].splitlines())), (code, 1))
 
 
 # The card
@@ -1383,9 +1407,7 @@ class Card(Scene):
                 os.mkdir(os.path.join(self.folder, script[0]))
                 shutil.copy(os.path.join(HERE, script), os.path.join(self.folder, script[0]))
             argv = [sys.executable] + flags + ["server.py", "-p", port, "--log-file", "log"]
-            process = Process(argv, os.path.join(self.folder, "s"))
-            self.addCleanup(self.check_end, process)
-            process.wait_for("Le serveur tourne sur")
+            process = self.start(argv, os.path.join(self.folder, "s"))
             argv = [sys.executable] + flags + ["client.py", "-p", port, "--log-file", "log", "meo"]
             self.assertEqual(run(argv, os.path.join(self.folder, "c"))[0], 0)
             process.end()
