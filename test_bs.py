@@ -679,7 +679,7 @@ class NobodyWaits(Scene):
         process.wait_for("WARN Le client 127.0.0.1 tarde trop : connexion fermée.")
 
     def test_who_has_the_reply_and_goes_on_sending_is_let_go_after_the_patience(self):
-        process = self.serve(constants={"PATIENCE": 0.3})
+        process = self.serve(constants={"PATIENCE": 1})
         connection = dial(process.port)
         connection.sendall(b"waf\n")
         self.assertEqual(connection.recv(1024).decode(), WAF)
