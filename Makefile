@@ -14,7 +14,7 @@ help:
 
 run-server:
 	@mkdir -p /var/log/bs_server 2>/dev/null || true
-	@$(PYTHON) server.py -p $(PORT) -l $(LISTEN)
+	@ulimit -n "$$(ulimit -Hn)" 2>/dev/null; exec $(PYTHON) server.py -p $(PORT) -l $(LISTEN)
 
 run-client:
 	@$(PYTHON) client.py -p $(PORT) -H $(HOST)
@@ -23,7 +23,7 @@ test:
 	@$(PYTHON) -B -m unittest -q test_bs
 
 bench:
-	@$(PYTHON) -B test_bs.py bench
+	@$(PYTHON) -B .ci/bench.py
 
 clean:
 	rm -rf __pycache__ .ruff_cache bs_server.log bs_server.log.1 bs_client.log bs_client.log.1

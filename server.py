@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """bs server: one message in, one reply out, and no client makes another wait.
 
-A program that talks to many people at once usually has threads (a slow client holds one each), or
-asks the system who is ready (`select`). This one has neither, because the kernel can wait for it.
-With TCP_DEFER_ACCEPT a connection stays in the kernel until its first byte is there: somebody who
-sits at a prompt costs no descriptor, no memory and no turn of the loop. So the loop is: accept,
-read what is there, answer, close. Whoever is not done (half a message, or a system that cannot
-defer) is set aside with a non-blocking socket and looked at again, the more rarely the longer it is
-silent; with nobody aside the listener sleeps in accept(). Read on: tcp(7), accept(2), and RFC 1288
+A program that talks to many people at once usually has threads (a slow client holds one each) or
+asks the system who is ready (`select`). Here neither is needed: a client is a generator that never
+waits. `exchange` reads from top to bottom what happens to one; where nothing has come to be read it
+yields, and the loop, `Server.run`, looks at the others: those who have just connected first, then
+those set aside who are due. It looks the more rarely the longer a client is silent, and equally
+often for each address, so that looking costs a bounded share of the time and no host can take
+another's. With nobody aside the loop sleeps in accept(). Read on: tcp(7), accept(2), and RFC 1288
 (finger), an exchange of the same shape: connect, one line, one answer, close.
 """
 
@@ -35,20 +35,23 @@ MORE = getattr(socket, "MSG_MORE", 0)  # Linux: reply and end of stream in one s
 # The loop
 WAIT = 1.0  # seconds that one wait lasts at most: Windows delivers Ctrl-C only between waits
 LONELY = 60.0  # seconds without a client before the log says so
-BATCH = 64  # clients accepted in a row, some milliseconds, before those aside have their turn
+BATCH = 32  # clients accepted in a row, some milliseconds, before those aside have their turn
+TURN = 0.02  # seconds that a turn takes at most, beside its wait: what is more is no time passing
 SOON = 0.001  # seconds until a client set aside is looked at: what was under way is there by then
-LATE = 0.05  # seconds between two looks at a silent client at most: nobody feels that
-PATIENCE = 300.0  # seconds aside at most, speaking or not: time enough to look up what to type
-ASIDE_MAX = 500  # clients: leaves half of the usual 1024 descriptors free
-WARN_EVERY = 1.0  # seconds between two warnings that accept() fails: it would fail at once again
+LATE = 0.02  # seconds between two looks at a silent client: nobody feels that
+LOOKS = 10000  # a second, shared equally among the addresses: some 5 % of a processor
+SLOT = 0.001  # seconds: clients due in the same slot are looked at together
+SLOTS = 25  # of them are as one, where a look is not urgent: to wake up costs more than a look
+PATIENCE = 300.0  # seconds a client may take for all of it: time enough to look up what to type
+ASIDE_MAX = 10000  # clients, where the descriptors suffice: some 20 MB
+WARN_EVERY = 1.0  # seconds between two warnings of one kind: a flood of clients is none of lines
 
 # The listener
 LISTEN = "0.0.0.0"
 PORT = 13337
 PORT_MAX = 65535
 PRIVILEGED_MAX = 1024  # as the notes count; the kernel's privileged ports end at 1023
-BACKLOG = 4096  # connections that the kernel queues: Linux's own limit, net.core.somaxconn
-DEFER = 60  # seconds that the kernel keeps a silent connection to itself
+BACKLOG = 65535  # connections that the kernel queues; each system cuts it to its own limit
 IPV4_MAPPED = re.compile(r"^::ffff:(?=\d+\.)")  # an IPv4 peer of an IPv6 socket: ipv6(7)
 
 # The log
@@ -92,118 +95,178 @@ class Clock:
         self.now = 0.0
         self.stamp = logging.makeLogRecord({}).created
 
-    def read(self) -> float:
-        """Return the seconds that have passed.
+    def read(self, wait: float) -> None:
+        """Set `now`, at the end of a turn of the loop that asked to wait for `wait` seconds.
 
-        No wait outlasts WAIT: what steps further, or back, is the date that somebody has set.
+        The stamp is a date. What it steps further than a turn can take, or back, is no time: it has
+        been set, or the process was stopped.
         """
         stamp = logging.makeLogRecord({}).created
-        self.now += min(max(stamp - self.stamp, 0.0), WAIT)
+        self.now += min(max(stamp - self.stamp, 0.0), wait + TURN)
         self.stamp = stamp
-        return self.now
+
+
+def exchange(connection: socket.socket, ip: str, clock: Clock, log: logging.Logger):
+    """Carry out the exchange with the client at `ip`, from its `connection` to its end.
+
+    A generator: it yields for how many seconds it need not be resumed. However it ends, also where
+    the loop closes it to hang up, it closes the connection.
+    """
+    try:
+        connection.setblocking(False)
+        log.info("Un client %s s'est connecté.", ip)
+        line, received = yield from receive(connection, clock)
+        if line is None:
+            log.warning("Le client %s envoie sans fin : connexion coupée.", ip)
+            return
+        if not received:
+            return  # it has left without a byte
+        message = line.decode("utf-8", "backslashreplace")
+        reply = reply_to(message)
+        log.info('Le client %s a envoyé "%s".', ip, printable(message))
+        # To close under a client that still sends resets the connection, and the reply may be lost
+        # with it (RFC 1122, 4.2.2.13). So it gets the end of our stream, and we await that of its.
+        connection.sendall(reply.encode("utf-8"), MORE)
+        connection.shutdown(socket.SHUT_WR)
+        log.info('Réponse envoyée au client %s : "%s".', ip, reply)
+        while received <= ENDLESS:
+            data = yield from read(connection, clock, LINGER)
+            if not data:
+                break
+            received += len(data)
+    except OSError as error:  # reset, or gone before its reply
+        log.debug("Le client %s a rompu : %s.", ip, error.strerror)
+    finally:
+        connection.close()
+
+
+def receive(connection: socket.socket, clock: Clock):
+    """Return the message (bytes), None if it has no end, and how many bytes have come.
+
+    A generator as `exchange`. TCP carries a stream and knows no messages. One ends at the first of:
+    a newline; the end of the stream; the word that no later byte can outdo, with nothing more
+    waiting; and, for clients that end theirs with nothing at all, some silence. Raises OSError if
+    the client resets the connection.
+    """
+    line, received, silence = b"", 0, PATIENCE
+    while received <= ENDLESS:
+        data = yield from read(connection, clock, silence)
+        if not data:
+            return line[:MESSAGE_MAX], received
+        received += len(data)
+        line, newline, _ = (line + data).partition(b"\n")
+        if newline:
+            return (line[:-1] if line.endswith(b"\r") else line)[:MESSAGE_MAX], received
+        line = line[:MESSAGE_MAX + 1]  # one more: it may be the \r of the newline
+        silence = 0.0 if REPLIES[0][0].encode() in line[:MESSAGE_MAX] else SILENCE
+    return None, received
+
+
+def read(connection: socket.socket, clock: Clock, silence: float):
+    """Return the bytes that come next, none at the end of the stream; None after `silence` seconds.
+
+    A generator as `exchange`: it asks to be resumed soon, then ever more rarely.
+    """
+    since, rest = clock.now, SOON
+    while True:
+        try:
+            return connection.recv(CHUNK)
+        except BlockingIOError:
+            pass
+        if clock.now - since >= silence:
+            return None
+        yield rest
+        rest = min(2 * rest, LATE)
 
 
 class Client:
-    """One client and its exchange: the message comes in, the reply goes out, the client closes."""
+    """A client that the loop carries on: its exchange, and what decides when it is looked at."""
 
-    def __init__(self, connection: socket.socket, ip: str, log: logging.Logger, now: float) -> None:
-        """Take the accepted `connection`, its peer's `ip`, and the time in seconds."""
-        connection.setblocking(False)
-        self.connection = connection
+    __slots__ = ("deadline", "exchange", "ip", "network", "slot")  # there may be ten thousand
+
+    def __init__(self, exchange, ip: str, deadline: float) -> None:
+        """Take the generator of the exchange, the address, and when the patience ends (seconds)."""
+        self.exchange = exchange
         self.ip = ip
-        self.log = log
-        self.message = b""  # its first MESSAGE_MAX bytes
-        self.received = 0  # bytes, those that do not count included
-        self.line_ended = False  # a newline came
-        self.half_closed = False  # its stream has ended
-        self.answered = False
-        self.set_aside(now)
+        # What one host has at its disposal: an IPv4 address, or the /64 of an IPv6 one (RFC 6177)
+        self.network = (socket.inet_pton(socket.AF_INET6, ip.partition("%")[0])[:8]
+                        if ":" in ip else ip)
+        self.deadline = deadline
+        self.slot = 0  # of time, in which it is due
 
-    def set_aside(self, now: float) -> None:
-        """Count the client's patience and silence from `now` (seconds), and look at it soon."""
-        self.aside_at = self.heard_at = now
-        self.due = now + SOON
 
-    def advance(self, now: float) -> bool:
-        """Carry the exchange as far as it goes without waiting; return True once it is over.
+class Aside:
+    """The clients that are not done: by network, the oldest first, and by when they are due.
 
-        `now` is in seconds. A client that stays silent is due ever more rarely.
-        """
-        try:
-            if self.receive():
-                self.heard_at = now
-            silence = now - self.heard_at
-            if not self.answered and self.message_ended(silence):
-                self.answer()
-            over = self.half_closed or self.is_cut_off(silence, now - self.aside_at)
-        except OSError as error:  # reset, or gone before its reply
-            self.log.debug("Le client %s a rompu : %s.", self.ip, error.strerror)
-            over = True
-        if over:
-            self.connection.close()
+    No step goes through them all. The keys of a dict are a set that keeps its order.
+    """
+
+    def __init__(self) -> None:
+        """Start with nobody."""
+        self.count = 0
+        self.networks = {}  # network: its clients, oldest first
+        self.crowds = [{}]  # number: the networks that have so many clients aside
+        self.slots = {}  # slot of time: the clients due in it
+        self.slot = 0  # the last one looked at
+
+    def add(self, client: Client) -> None:
+        """Count `client` in."""
+        clients = self.networks.setdefault(client.network, {})
+        self.crowds[len(clients)].pop(client.network, None)
+        clients[client] = None
+        if len(clients) == len(self.crowds):
+            self.crowds.append({})
+        self.crowds[len(clients)][client.network] = None
+        self.count += 1
+
+    def remove(self, client: Client) -> None:
+        """Count `client` out, and forget when it is due."""
+        clients = self.networks[client.network]
+        del self.crowds[len(clients)][client.network]
+        if not self.crowds[-1]:
+            self.crowds.pop()
+        del clients[client]
+        if clients:
+            self.crowds[len(clients)][client.network] = None
         else:
-            interval = min(max(silence / 2, SOON), LATE)
-            self.due = now - now % interval + interval  # those who wait alike are due together
-        return over
+            del self.networks[client.network]
+        self.count -= 1
+        if client.slot in self.slots:
+            del self.slots[client.slot][client]
+            if not self.slots[client.slot]:
+                del self.slots[client.slot]
 
-    def receive(self) -> bool:
-        """Read all that is waiting and keep what counts; return True if anything came.
+    def oldest_of_most(self) -> Client:
+        """Return the oldest client of the network that has the most."""
+        network = next(iter(self.crowds[-1]))
+        return next(iter(self.networks[network]))
 
-        Raises OSError if the client has reset the connection.
-        """
-        before = self.received
-        while self.received <= ENDLESS:
-            try:
-                data = self.connection.recv(CHUNK)
-            except BlockingIOError:
-                break
-            if not data:
-                self.half_closed = True
-                break
-            self.received += len(data)
-            if not self.line_ended:
-                self.message = (self.message + data)[:MESSAGE_MAX]
-                self.line_ended = b"\n" in data
-        return self.received > before
+    def schedule(self, client: Client, rest: float) -> None:
+        """Let `client` be due in `rest` seconds, or when its network's looks allow it."""
+        share = len(self.networks[client.network]) * len(self.networks) / LOOKS
+        steps = int(max(rest, share) / SLOT)
+        grid = min(steps, SLOTS)
+        slot = (self.slot // grid - -steps // grid) * grid  # on the grid, and no sooner than asked
+        client.slot = max(min(slot, int(client.deadline / SLOT)), self.slot + 1)
+        self.slots.setdefault(client.slot, {})[client] = None
 
-    def message_ended(self, silence: float) -> bool:
-        """Return True if the message is whole, `silence` seconds after its last byte.
+    def due(self, now: float) -> list:
+        """Return the clients that are due by `now` (seconds), each to be scheduled or removed."""
+        clients = []
+        last, self.slot = self.slot, int(now / SLOT)
+        if self.slots:
+            for slot in range(last + 1, self.slot + 1):
+                clients += self.slots.pop(slot, ())
+        return clients
 
-        TCP carries a stream and knows no messages. One ends at a newline; at the end of the stream;
-        at the word that no later byte can outdo, with nothing more waiting; and, for clients that
-        end theirs with nothing at all, with some silence.
-        """
-        if self.line_ended:
-            return True
-        if self.received > ENDLESS or not self.received:
-            return False
-        return self.half_closed or REPLIES[0][0].encode() in self.message or silence >= SILENCE
-
-    def answer(self) -> None:
-        """Log the message, send the reply and log it. Raises OSError if the client is gone."""
-        line = self.message.partition(b"\n")[0]
-        if self.line_ended and line.endswith(b"\r"):
-            line = line[:-1]
-        message = line.decode("utf-8", "backslashreplace")
-        reply = reply_to(message)
-        self.log.info('Le client %s a envoyé "%s".', self.ip, printable(message))
-        # To close under a client that still sends resets the connection, and the reply may be lost
-        # with it (RFC 1122, 4.2.2.13). So it gets the end of our stream, and we await that of its.
-        self.connection.sendall(reply.encode("utf-8"), MORE)
-        self.connection.shutdown(socket.SHUT_WR)
-        self.log.info('Réponse envoyée au client %s : "%s".', self.ip, reply)
-        self.answered = True
-
-    def is_cut_off(self, silence: float, age: float) -> bool:
-        """Return True if the client sent too much, or `silence` or `age` (seconds) is too long."""
-        endless, late = self.received > ENDLESS, age >= PATIENCE
-        if self.answered:
-            return endless or late or silence >= LINGER
-        if endless:
-            self.log.warning("Le client %s envoie sans fin : connexion coupée.", self.ip)
-        elif late:
-            self.log.warning("Le client %s tarde trop : connexion fermée.", self.ip)
-        return endless or late
+    def wait(self, now: float) -> float:
+        """Return the seconds from `now` until somebody is due, at most WAIT."""
+        if not self.slots:
+            return WAIT
+        slot = self.slot + 1
+        while slot not in self.slots and slot * SLOT < now + WAIT:
+            slot += 1
+        return min(max(slot * SLOT - now, 0.0), WAIT)
 
 
 class Server:
@@ -214,95 +277,131 @@ class Server:
         self.listener = listener
         self.log = log
         self.clock = Clock()
-        self.aside = []  # the clients that are not done, oldest first
-        self.due = 0.0  # when to look at the first of them, in the clock's seconds
-        self.warned_at = -WARN_EVERY  # when the log last said that accept() fails, likewise
-        self.lonely = 0.0  # seconds waited since the last client
+        self.aside = Aside()
+        self.company = 0.0  # when there last was a client, in the clock's seconds
+        self.failure = None  # the last one of accept(2), and
+        self.let_go = 0  # how many were let go, and
+        self.let_go_ip = None  # the last of them, since
+        self.warned = -WARN_EVERY  # when the log last said so
         self.napper, self.other_end = socket.socketpair()  # now: later no descriptor may be left
 
     def run(self) -> None:
-        """Serve until KeyboardInterrupt: wait for a client, accept all who queue, look aside."""
+        """Serve until KeyboardInterrupt."""
         while True:
-            wait = max(self.due - self.clock.now, SOON) if self.aside else WAIT
-            self.listener.settimeout(wait)
-            if self.accept():
-                self.listener.setblocking(False)
-                for _ in range(BATCH):
-                    if not self.accept():
-                        break
-            if self.aside:
-                self.look_aside()
+            wait = self.aside.wait(self.clock.now)
+            arrived = self.accept(wait)
+            self.clock.read(wait)
+            for client in self.aside.due(self.clock.now):
+                self.carry_on(client)
+            if len(arrived) == 1:
+                self.listen_to(arrived[0][0])
+            for connection, address in arrived:
+                self.start(connection, address)
+            self.report(bool(arrived))
 
-    def accept(self) -> bool:
-        """Accept a client and carry its exchange as far as it goes; return False if none came."""
+    def accept(self, wait: float) -> list:
+        """Return who has connected, as (socket, address), BATCH at most.
+
+        Waits at most `wait` seconds for the first.
+        """
+        arrived = []
+        self.listener.settimeout(wait)
+        for _ in range(BATCH):
+            try:
+                arrived.append(self.listener.accept())
+            except (BlockingIOError, socket.timeout):  # noqa: UP041  (3.6 knows no other name)
+                break
+            except ConnectionAbortedError:
+                pass  # it has left between the kernel's queue and accept(2)
+            except OSError as error:  # most likely no descriptor is left
+                self.failure = error.strerror
+                if self.aside.count:
+                    self.let_one_go()
+                elif arrived:
+                    break
+                else:
+                    self.nap()
+            self.listener.setblocking(False)
+        return arrived
+
+    def nap(self) -> None:
+        """Rest a moment: accept() would fail again at once, and there is no `time` to sleep."""
+        self.napper.settimeout(LATE)
         try:
-            connection, address = self.listener.accept()
-        except BlockingIOError:
-            return False
-        except socket.timeout:
-            self.lonely += self.listener.gettimeout()
-            if self.lonely >= LONELY:
-                self.log.warning("Aucun client depuis plus de une minute.")
-                self.lonely = 0.0
-            return False
-        except ConnectionAbortedError:
-            return True  # the client left between the kernel's queue and accept(2)
-        except OSError as error:
-            self.make_room(error)
-            return False
-        self.lonely = 0.0
-        # macOS accepts a connection that is already gone, with no address at all
-        ip = IPV4_MAPPED.sub("", address[0]) if address else "inconnu"
-        self.log.info("Un client %s s'est connecté.", ip)
-        client = Client(connection, ip, self.log, self.clock.now)
-        if not client.advance(self.clock.now):
-            self.set_aside(client)
-        return True
-
-    def set_aside(self, client: Client) -> None:
-        """Keep `client` to look at again, and let one go if that is one too many."""
-        client.set_aside(self.clock.read())
-        self.due = min(self.due, client.due) if self.aside else client.due
-        self.aside.append(client)
-        if len(self.aside) > ASIDE_MAX:
-            gone = self.let_one_go()
-            if not gone.answered:
-                self.log.warning("Trop de clients en attente : %s est écarté.", gone.ip)
-
-    def look_aside(self) -> None:
-        """Carry on the exchanges of those set aside who are due."""
-        now = self.clock.read()
-        if now >= self.due:
-            self.aside = [client for client in self.aside
-                          if client.due > now or not client.advance(now)]
-            self.due = min((client.due for client in self.aside), default=now)
-
-    def let_one_go(self) -> Client:
-        """Close and return one client of those aside: the oldest answered one, else the oldest."""
-        gone = next((client for client in self.aside if client.answered), self.aside[0])
-        self.aside.remove(gone)
-        gone.connection.close()
-        return gone
-
-    def make_room(self, error: OSError) -> None:
-        """Go on after accept() failed with `error`: most likely no descriptor is left."""
-        now = self.clock.read()
-        if now - self.warned_at >= WARN_EVERY:
-            self.log.warning("Impossible d'accepter un client : %s.", error.strerror)
-            self.warned_at = now
-        if self.aside:
-            self.let_one_go()
-            return
-        try:  # accept() would fail again at once: sleep, without `time`
-            self.napper.settimeout(LATE)
             self.napper.recv(1)
-        except socket.timeout:
+        except OSError:
             pass
 
+    def listen_to(self, connection: socket.socket) -> None:
+        """Give a client that came alone SOON seconds to speak: it shall not be set aside for it."""
+        connection.settimeout(SOON)
+        try:
+            connection.recv(1, socket.MSG_PEEK)
+        except OSError:
+            pass  # silent as yet, or gone: its exchange will see
+
+    def start(self, connection: socket.socket, address: tuple) -> None:
+        """Carry the exchange of a new client as far as it goes; set it aside if it is not over."""
+        # macOS accepts a connection that is already gone, with no address at all
+        ip = IPV4_MAPPED.sub("", address[0]) if address else "inconnu"
+        steps = exchange(connection, ip, self.clock, self.log)
+        rest = next(steps, None)
+        if rest is not None:
+            client = Client(steps, ip, self.clock.now + PATIENCE)
+            self.aside.add(client)
+            self.aside.schedule(client, rest)
+            if self.aside.count > ASIDE_MAX:
+                self.let_one_go()
+
+    def carry_on(self, client: Client) -> None:
+        """Carry the exchange of `client`, who is due, as far as it goes."""
+        rest = None
+        if self.clock.now < client.deadline:
+            rest = next(client.exchange, None)
+        else:
+            self.log.warning("Le client %s tarde trop : connexion fermée.", client.ip)
+            client.exchange.close()
+        if rest is None:
+            self.aside.remove(client)
+        else:
+            self.aside.schedule(client, rest)
+
+    def let_one_go(self) -> None:
+        """Hang up on one client aside, of the network that has the most: nobody else shall pay."""
+        client = self.aside.oldest_of_most()
+        self.aside.remove(client)
+        client.exchange.close()
+        self.let_go += 1
+        self.let_go_ip = client.ip
+
+    def report(self, came: bool) -> None:
+        """Say what is to be said, none of it too often; `came` is whether somebody connected."""
+        now = self.clock.now
+        if came or self.aside.count:
+            self.company = now
+        elif now - self.company >= LONELY:
+            self.log.warning("Aucun client depuis plus de une minute.")
+            self.company = now
+        if (self.failure or self.let_go) and now - self.warned >= WARN_EVERY:
+            self.warn()
+            self.warned = now
+
+    def warn(self) -> None:
+        """Say why accept(2) failed and how many were let go since this was last said."""
+        if self.failure:
+            self.log.warning("Impossible d'accepter un client : %s.", self.failure)
+        if self.let_go:
+            self.log.warning("Trop de clients en attente : %d écarté%s, dont %s.",
+                             self.let_go, "s" * (self.let_go > 1), self.let_go_ip)
+        self.failure, self.let_go = None, 0
+
     def close(self) -> None:
-        """Close every socket."""
-        connections = [client.connection for client in self.aside]
-        for connection in [self.listener, self.napper, self.other_end, *connections]:
+        """Say what is unsaid, and close every socket."""
+        self.warn()
+        for clients in self.aside.networks.values():
+            for client in clients:
+                client.exchange.close()
+        for connection in (self.listener, self.napper, self.other_end):
             connection.close()
 
 
@@ -325,7 +424,6 @@ def listen(ip: str, port: int) -> socket.socket:
         # A restarted server listens at once, although the kernel still holds connections of the
         # last one (socket(7)). Windows has both options, and takes this one for port sharing.
         wish(listener, "SOL_SOCKET", "SO_REUSEADDR", 1)
-    wish(listener, "IPPROTO_TCP", "TCP_DEFER_ACCEPT", DEFER)  # else the silent are set aside
     if family == socket.AF_INET6:
         wish(listener, "IPPROTO_IPV6", "IPV6_V6ONLY", 0)  # else "::" is IPv6 alone
     try:

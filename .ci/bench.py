@@ -1,0 +1,458 @@
+#!/usr/bin/env python3
+"""How server.py compares, side by side in one run: `make bench`, two minutes at most.
+
+Its peers are what one would write instead, with the same replies and logging set up as in the notes.
+Everything is measured in interleaved rounds, and each figure is the median of them. Every process
+but this one is this file again, with a role (see ROLES) and its arguments.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging.handlers
+import os
+import platform
+import random
+import re
+import select
+import socket
+import socketserver
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.dirname(HERE))
+
+import server
+from test_bs import MEO, command, dial, environment, free_port, raise_limit
+
+ROUNDS = 5
+SECONDS = 0.5  # of load in each round
+SILENT = 10000  # connections that say nothing
+KINDS = {True: "half-closes", False: "does not"}  # what a client does before it reads
+PEERS = ("server.py", "serial accept loop", "ThreadingTCPServer", "asyncio.start_server")
+IMPORTS = "import argparse, logging.handlers, re, socket, sys"
+
+
+# The peers
+
+
+def stock_logger():
+    """Return a logger set up as the notes say, with a file in the current folder."""
+    logger = logging.getLogger(__name__)
+    logger.setLevel(logging.INFO)
+    formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s",
+                                  datefmt="%Y-%m-%d %H:%M:%S")
+    file_handler = logging.handlers.RotatingFileHandler("peer.log", maxBytes=10000, backupCount=1,
+                                                        encoding="utf-8")
+    file_handler.setFormatter(formatter)
+    logger.addHandler(file_handler)
+    console_handler = logging.StreamHandler()
+    console_handler.setFormatter(formatter)
+    logger.addHandler(console_handler)
+    return logger
+
+
+def answer(logger, ip, data):
+    """Log the message in `data` (bytes) from `ip` and return the reply to it (bytes)."""
+    message = data.decode("utf-8", "backslashreplace").rstrip("\r\n")
+    logger.info('Le client %s a envoyé "%s".', ip, message)
+    return server.reply_to(message).encode("utf-8")
+
+
+def serve_serial(port):
+    """Serve on `port` as one would first write it: one client after the other."""
+    logger = stock_logger()
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("0.0.0.0", port))
+        listener.listen(server.BACKLOG)
+        while True:
+            connection, (ip, _) = listener.accept()
+            with connection:
+                logger.info("Un client %s s'est connecté.", ip)
+                reply = answer(logger, ip, connection.recv(1024))
+                connection.sendall(reply)
+                logger.info('Réponse envoyée au client %s : "%s".', ip, reply.decode("utf-8"))
+
+
+def serve_threads(port):
+    """Serve on `port` with socketserver's thread for each client."""
+    logger = stock_logger()
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self):
+            ip = self.client_address[0]
+            logger.info("Un client %s s'est connecté.", ip)
+            reply = answer(logger, ip, self.request.recv(1024))
+            self.request.sendall(reply)
+            logger.info('Réponse envoyée au client %s : "%s".', ip, reply.decode("utf-8"))
+
+    class Threads(socketserver.ThreadingTCPServer):
+        allow_reuse_address = True
+        daemon_threads = True
+        request_queue_size = server.BACKLOG
+
+    with Threads(("0.0.0.0", port), Handler) as threads:
+        threads.serve_forever()
+
+
+def serve_asyncio(port):
+    """Serve on `port` with asyncio's streams."""
+    logger = stock_logger()
+
+    async def handle(reader, writer):
+        ip = writer.get_extra_info("peername")[0]
+        logger.info("Un client %s s'est connecté.", ip)
+        reply = answer(logger, ip, await reader.readline())
+        writer.write(reply)
+        await writer.drain()
+        logger.info('Réponse envoyée au client %s : "%s".', ip, reply.decode("utf-8"))
+        writer.close()
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(
+        asyncio.start_server(handle, "0.0.0.0", port, backlog=server.BACKLOG))
+    loop.run_forever()
+
+
+# The clients
+
+
+def load(port, clients, half_close, seconds=SECONDS, exchanges=None):
+    """Load the server on `port` with so many `clients` at a time, each of one exchange.
+
+    It ends after `seconds`, or after so many `exchanges`; what is not answered two seconds after
+    that is an error. Prints as JSON the exchanges a second, the seconds that one took at the 50th
+    and at the 99th percentile, and the errors.
+    """
+    poll, open_, latencies, errors, started = select.poll(), {}, [], 0, 0
+    begin = time.perf_counter()
+
+    def start():
+        nonlocal started
+        # one loopback address after another: a closed connection keeps its pair of ports a while
+        address = (f"127.0.0.{1 + started % 64}", port)
+        started += 1
+        at = time.perf_counter()
+        connection = socket.create_connection(address, 5)
+        connection.sendall(b"meo bench\n")
+        if half_close:
+            connection.shutdown(socket.SHUT_WR)
+        poll.register(connection, select.POLLIN)
+        open_[connection.fileno()] = connection, at, []
+
+    def more():
+        return started < exchanges if exchanges else time.perf_counter() - begin < seconds
+
+    for _ in range(clients):
+        start()
+    while open_:
+        ready = poll.poll(2000)
+        if not ready:
+            errors += len(open_)
+            break
+        for descriptor, _ in ready:
+            connection, at, got = open_[descriptor]
+            try:
+                data = connection.recv(1024)
+            except OSError:
+                data = b""
+            if data:
+                got.append(data)
+                continue
+            latencies.append(time.perf_counter() - at)
+            errors += b"".join(got) != MEO.encode("utf-8")
+            poll.unregister(connection)
+            del open_[descriptor]
+            connection.close()
+            if more():
+                start()
+    duration = time.perf_counter() - begin
+    latencies.sort()
+    json.dump([len(latencies) / duration] + [latencies[len(latencies) * part // 100]
+              if latencies else 0.0 for part in (50, 99)] + [errors], sys.stdout)
+
+
+def connect_from(address, port):
+    """Return a connection to `port` from the loopback `address`."""
+    return socket.create_connection(("127.0.0.1", port), 5, (address, 0))
+
+
+def hold(port, count):
+    """Connect `count` silent clients of one address, then say so, and hold them.
+
+    For each line on standard input one of them speaks; prints the seconds until its reply.
+    """
+    raise_limit()
+    held = [connect_from("127.0.1.1", port) for _ in range(count)]
+    print("held", flush=True)
+    for _ in sys.stdin:
+        print(speak(held.pop(random.randrange(len(held)))), flush=True)
+
+
+def pour(port, count):
+    """Say so, then connect silent clients without end, `count` at a time, the oldest leaving."""
+    raise_limit()
+    held = []
+    print("pouring", flush=True)
+    end = time.perf_counter() + 60
+    while time.perf_counter() < end:
+        held.append(connect_from("127.0.1.1", port))
+        if len(held) > count:
+            held.pop(0).close()
+
+
+def speak(connection):
+    """Send a message on `connection` and return the seconds until the whole reply."""
+    begin = time.perf_counter()
+    with connection:
+        connection.sendall(b"meo\n")
+        got = b"".join(iter(lambda: connection.recv(1024), b""))
+    assert got == MEO.encode("utf-8"), got
+    return time.perf_counter() - begin
+
+
+def sit(port, people, process):
+    """Let so many `people` sit at the prompt, each at an address of their own; some speak.
+
+    Prints as JSON the share of a processor that `process` (its number) took while all were silent,
+    and the median and the longest of the seconds until a reply.
+    """
+    raise_limit()
+    seated = [connect_from(f"127.1.{number // 250}.{1 + number % 250}", port)
+              for number in range(people)]
+    time.sleep(1.5)  # until they are looked at as rarely as they will be
+    before, begin = processor(process), time.perf_counter()
+    time.sleep(2)
+    share = (processor(process) - before) / (time.perf_counter() - begin)
+    random.shuffle(seated)
+    delays = []
+    for connection in seated[:25]:
+        time.sleep(random.uniform(0.02, 0.05))
+        delays.append(speak(connection))
+    json.dump([share, statistics.median(delays), max(delays)], sys.stdout)
+
+
+def processor(process):
+    """Return the seconds of processor time that `process` (its number) has used."""
+    with open(f"/proc/{process}/schedstat") as file:
+        return int(file.read().split()[0]) / 1e9
+
+
+def resident(process):
+    """Return the kB of memory that `process` (its number) holds."""
+    with open(f"/proc/{process}/status") as file:
+        return int(re.search(r"VmRSS:\s*(\d+)", file.read()).group(1))
+
+
+# The measurements
+
+ROLES = {"serial accept loop": serve_serial, "ThreadingTCPServer": serve_threads,
+         "asyncio.start_server": serve_asyncio, "load": load, "hold": hold, "pour": pour,
+         "sit": sit}
+
+
+def role(name, *arguments):
+    """Return the argv that runs one of ROLES in a process of its own."""
+    return [sys.executable, os.path.abspath(__file__), name] + [json.dumps(argument)
+                                                               for argument in arguments]
+
+
+class Bench:
+    """One run: its folder, what it has measured, and its progress on standard error."""
+
+    def __init__(self, folder):
+        """Work in `folder`."""
+        self.folder = folder
+        self.begin = time.perf_counter()
+        self.results = {}
+
+    def tell(self, text):
+        """Show progress."""
+        print(f"{time.perf_counter() - self.begin:4.0f} s  {text}", file=sys.stderr, flush=True)
+
+    @contextlib.contextmanager
+    def started(self, peer, descriptors=1024):
+        """Give the port and the Popen of a running `peer`, for as long as the context lasts."""
+        port = free_port()
+        if peer == "server.py":
+            argv = command("server", ["-p", str(port), "--log-file", "bs_server.log"])
+        else:
+            argv = role(peer, port)
+        limited = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh"] + argv
+        with subprocess.Popen(limited, cwd=self.folder, stderr=subprocess.DEVNULL,
+                              env=environment()) as popen:
+            try:
+                for _ in range(500):
+                    time.sleep(0.02)
+                    with contextlib.suppress(OSError), dial(port) as connection:
+                        connection.sendall(b"meo\n")
+                        if connection.recv(1024):
+                            break
+                yield port, popen
+            finally:
+                popen.kill()
+
+    @contextlib.contextmanager
+    def beside(self, name, *arguments):
+        """Run one of ROLES until the context ends, and give its Popen once it has said a line."""
+        with subprocess.Popen(role(name, *arguments), stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE, universal_newlines=True,
+                              env=environment()) as popen:
+            try:
+                popen.stdout.readline()
+                yield popen
+            finally:
+                popen.kill()
+
+    def run(self, *arguments):
+        """Return what one of ROLES prints, or None if it fails."""
+        try:
+            output = subprocess.check_output(role(*arguments), env=environment(),
+                                             stderr=subprocess.DEVNULL, timeout=30)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+            return None
+        return json.loads(output.decode())
+
+    def note(self, what, result):
+        """Keep the `result` of one round of `what`."""
+        self.results.setdefault(what, []).append(result)
+
+    def median(self, what, column):
+        """Return the median over the rounds of one column of `what`."""
+        return statistics.median(result[column] for result in self.results[what])
+
+    def ratio(self, what, other):
+        """Return the median over the rounds of how many times `other` the rate of `what` is."""
+        return statistics.median(
+            mine[0] / theirs[0]
+            for mine, theirs in zip(self.results[what], self.results[other]))
+
+    def throughput(self):
+        """Measure each peer for each kind of client, one at a time and 64 at once: one round."""
+        for clients in (1, 64):
+            for kind in KINDS:
+                for peer in PEERS:
+                    with self.started(peer) as (port, _):
+                        self.note((clients, kind, peer), self.run("load", port, clients, kind))
+            self.tell(f"{clients} clients")
+
+    def silence(self):
+        """Measure server.py beside silent connections: one round."""
+        for descriptors in (1024, 16384):
+            with self.started("server.py", descriptors) as (port, popen):
+                self.note(("alone", descriptors), self.run("load", port, 64, True))
+                with self.beside("pour", port, SILENT):
+                    self.note(("pour", descriptors), self.run("load", port, 64, True))
+            with self.started("server.py", descriptors) as (port, popen):
+                before = resident(popen.pid)
+                with self.beside("hold", port, SILENT) as holder:
+                    kept = len(os.listdir(f"/proc/{popen.pid}/fd"))
+                    self.note(("memory", descriptors), ((resident(popen.pid) - before) / kept,))
+                    time.sleep(1.5)
+                    self.note(("kept", descriptors), (kept,))
+                    self.note(("silent", descriptors), self.run("load", port, 64, True))
+                    if descriptors > SILENT:
+                        for _ in range(3):
+                            holder.stdin.write("\n")
+                            holder.stdin.flush()
+                            self.note("speak", (float(holder.stdout.readline()),))
+            self.tell(f"{SILENT} silent connections, {descriptors} descriptors")
+
+    def prompts(self):
+        """Measure what people at the prompt cost and how long they wait: one round."""
+        for people in (30, 500):
+            with self.started("server.py", 4096) as (port, popen):
+                self.note(("sit", people), self.run("sit", port, people, popen.pid))
+            self.tell(f"{people} people at the prompt")
+
+    def footprint(self):
+        """Measure a run of client.py and the memory of server.py beside a bare Python's."""
+        with self.started("server.py") as (port, popen):
+            argvs = ([sys.executable, "-c", IMPORTS],
+                     command("client", ["-p", str(port), "--log-file", "bs_client.log", "meo"]))
+            for _ in range(15):
+                for argv in argvs:
+                    begin = time.perf_counter()
+                    subprocess.check_call(argv, cwd=self.folder, stdout=subprocess.DEVNULL,
+                                          env=environment())
+                    self.note(argv is argvs[0], (time.perf_counter() - begin,))
+            waiting = IMPORTS + "; print(flush=True); sys.stdin.read()"
+            with subprocess.Popen([sys.executable, "-c", waiting], stdin=subprocess.PIPE,
+                                  stdout=subprocess.PIPE) as python:
+                python.stdout.readline()
+                bare = resident(python.pid)
+                python.stdin.close()
+            before = resident(popen.pid)
+            self.run("load", port, 64, False, 60, 50000)
+            after = resident(popen.pid)
+        self.tell("client.py, memory")
+        print(f"\nA run of client.py: {self.median(False, 0) * 1e3:.0f} ms, "
+              f"{self.ratio(False, True):.2f} times a Python that imports the same modules"
+              f"\nMemory of server.py: {before} kB, after 50000 exchanges {after} kB, "
+              f"{after / bare:.2f} times such a Python's")
+
+    def print_all(self):
+        """Print the tables."""
+        print("| clients | before it reads, a client | server | exchanges/s | server.py is "
+              "| p50 ms | p99 ms | errors |\n|--:|---|---|--:|--:|--:|--:|--:|")
+        for clients in (1, 64):
+            for kind, words in KINDS.items():
+                for peer in PEERS:
+                    what = clients, kind, peer
+                    rounds = self.results[what]
+                    if None in rounds:
+                        print(f"| {clients} | {words} | {peer} | does not answer | | | | |")
+                        continue
+                    print(f"| {clients} | {words} | {peer} | {self.median(what, 0):.0f} "
+                          f"| {self.ratio((clients, kind, 'server.py'), what):.2f} × "
+                          f"| {self.median(what, 1) * 1e3:.2f} | {self.median(what, 2) * 1e3:.2f} "
+                          f"| {sum(result[3] for result in rounds)} |")
+        print("\n| descriptors | speed while 10000 pour in | beside those kept | kept | kB each "
+              "| errors |\n|--:|--:|--:|--:|--:|--:|")
+        for count in (1024, 16384):
+            errors = sum(result[3] for name in ("pour", "silent")
+                         for result in self.results[name, count])
+            print(f"| {count} | {self.ratio(('pour', count), ('alone', count)):.2f} × "
+                  f"| {self.ratio(('silent', count), ('alone', count)):.2f} × "
+                  f"| {self.median(('kept', count), 0):.0f} "
+                  f"| {self.median(('memory', count), 0):.1f} | {errors} |")
+        print(f"\nOne of the {SILENT} that speaks is answered after "
+              f"{self.median('speak', 0) * 1e3:.0f} ms, at most {self.most('speak', 0):.0f} ms")
+        print("\n| people at the prompt | of a core | answered after | at most |\n|--:|--:|--:|--:|")
+        for people in (30, 500):
+            what = "sit", people
+            print(f"| {people} | {self.median(what, 0):.1%} | {self.median(what, 1) * 1e3:.0f} ms "
+                  f"| {self.most(what, 2):.0f} ms |")
+
+    def most(self, what, column):
+        """Return the largest of one column of `what`, in milliseconds."""
+        return max(result[column] for result in self.results[what]) * 1e3
+
+
+def main():
+    """Measure server.py and its peers side by side and print the tables."""
+    raise_limit()
+    with tempfile.TemporaryDirectory(prefix="bs-") as folder:
+        bench = Bench(folder)
+        for number in range(ROUNDS):
+            bench.tell(f"round {number + 1} of {ROUNDS}")
+            bench.throughput()
+            if number < 3:
+                bench.silence()
+                bench.prompts()
+        bench.print_all()
+        bench.footprint()
+    print(f"\nPython {platform.python_version()}, {platform.system()} {platform.release()}, "
+          f"{os.cpu_count()} cores; medians of {ROUNDS} rounds of {SECONDS} s, interleaved")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] and sys.argv[1] in ROLES:
+        ROLES[sys.argv[1]](*map(json.loads, sys.argv[2:]))
+    else:
+        main()
