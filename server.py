@@ -61,9 +61,7 @@ LOG_BACKUPS = 1
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 LOG_DATE = "%Y-%m-%d %H:%M:%S"
 LOG_MUTED = logging.CRITICAL + 1  # the level of an output that has failed: nothing reaches it
-COLOURS = {  # the level's word in white, yellow, red: ECMA-48, SGR
-    "INFO": "\033[37mINFO\033[0m", "WARN": "\033[33mWARN\033[0m", "ERROR": "\033[31mERROR\033[0m",
-}
+COLOURS = {"INFO": "\033[37mINFO\033[0m", "WARN": "\033[33mWARN\033[0m"}  # ECMA-48, SGR
 
 
 class ExitError(Exception):
@@ -445,11 +443,7 @@ def wish(listener: socket.socket, level: str, option: str, value: int) -> None:
 
 
 class Line(logging.Formatter):
-    """A record's line, and the date in it, each made once.
-
-    Logging is most of what an exchange costs. Stock handlers ask for the line of a record three
-    times (for the file's size, for the file, for the console), and the date changes once a second.
-    """
+    """The line of a record, made once for all who ask, and its date once a second."""
 
     def __init__(self, words: dict) -> None:
         """Take the `words` to write instead of the levels' names."""
@@ -463,20 +457,31 @@ class Line(logging.Formatter):
             if int(record.created) != self.second:
                 self.second = int(record.created)
                 self.date = self.formatTime(record, LOG_DATE)
-            self.line = LOG_FORMAT % {
-                "asctime": self.date,
-                "levelname": self.words.get(record.levelname, record.levelname),
-                "message": record.getMessage(),
-            }
+            word = self.words.get(record.levelname, record.levelname)
+            self.line = LOG_FORMAT % {"asctime": self.date, "levelname": word,
+                                      "message": record.getMessage()}
             self.record = record
         return self.line
 
 
-class FailSafe:
-    """What makes a handler's failure one line on the other output instead of a traceback a line."""
+class Output:
+    """What both handlers do otherwise than the stock ones, since logging is most of an exchange.
+
+    A stock handler takes two locks a line, which one thread does not need, and shows a traceback a
+    line when it fails. This one writes the line at once; if it fails, the other output says why,
+    once, and the service goes on.
+    """
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Write the line of `record` and return True."""
+        try:
+            self.write(self.format(record) + self.terminator)
+        except (OSError, ValueError):
+            self.handleError(record)
+        return True
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Mute this output and say why; the service goes on."""
+        """Mute this output and say why on the other."""
         cause = sys.exc_info()[1]
         self.setLevel(LOG_MUTED)
         try:
@@ -487,30 +492,48 @@ class FailSafe:
         logging.getLogger(__name__).warning("%s ne fonctionne plus : %s.", self.what, cause)
 
 
-class Journal(FailSafe, logging.handlers.RotatingFileHandler):
-    """The log file; neither it nor its backup grows past LOG_BYTES."""
+class Journal(Output, logging.handlers.RotatingFileHandler):
+    """The log file; neither it nor its backup grows past LOG_BYTES.
+
+    A stock handler counts characters, and asks the file system about the file for every line.
+    """
 
     def __init__(self, path: str) -> None:
         """Open the file at `path` to append to. Raises OSError if that cannot be."""
         super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, encoding="utf-8")
         self.what = f"Le journal {printable(self.baseFilename)}"
+        self.size = LOG_BYTES  # bytes in the file, as far as we know: the first line asks
 
-    def shouldRollover(self, record: logging.LogRecord) -> bool:
-        """Return True if the line of `record` would make the file too large.
+    def write(self, line: str) -> None:
+        """Append `line`, in a new file if this one is full. Raises OSError if that cannot be."""
+        data = line.encode("utf-8")
+        if self.size + len(data) > LOG_BYTES:
+            self.make_room(len(data))
+        self.stream.buffer.write(data)
+        self.stream.buffer.flush()
+        self.size += len(data)
 
-        Stock logging counts characters, and asks the file system about the path for every line.
-        """
-        size = self.stream.buffer.tell() if self.stream.seekable() else 0
-        if not size:  # a device or a pipe, which has none, or an empty file: nothing to rotate
-            return False
-        line = self.format(record) + self.terminator
-        return size + len(line.encode("utf-8")) > LOG_BYTES
+    def make_room(self, count: int) -> None:
+        """Rotate the file if it cannot take `count` bytes more. Raises OSError if it may not."""
+        if self.stream is None or self.stream.closed:  # Ctrl-C has ended a rotation half-way
+            self.stream = self._open()
+        # A device and a pipe have no size, and must not be renamed
+        self.size = self.stream.seek(0, 2) if self.stream.seekable() else 0
+        if self.size and self.size + count > LOG_BYTES:
+            self.size = LOG_BYTES  # should Ctrl-C come now
+            self.doRollover()
+            self.size = 0
 
 
-class Console(FailSafe, logging.StreamHandler):
+class Console(Output, logging.StreamHandler):
     """The log on standard error."""
 
     what = "La console"
+
+    def write(self, line: str) -> None:
+        """Write `line`. Raises OSError if that cannot be."""
+        self.stream.write(line)
+        self.stream.flush()
 
 
 def set_up(log: logging.Logger, path: "str | None", verbose: bool) -> None:

@@ -909,10 +909,34 @@ class LogFailures(Scene):
         os.symlink("/dev/null", self.log_file)  # a rotation would rename this, not the device
         process = self.serve(constants={"LOG_BYTES": 10})
         self.assertEqual(ask(process.port, b"meo\n"), MEO)
+        process.wait_for("Réponse envoyée")
         process.end()
         self.assertEqual(process.matching("WARN"), [])
+        self.assertEqual(len(process.matching(" INFO ")), 5)
         self.assertEqual(os.listdir(self.folder), ["bs_server.log"])
         self.assertTrue(os.path.islink(self.log_file))
+
+    def test_ctrl_c_in_the_middle_of_a_rotation_is_an_end_as_any(self):
+        steps = ("self.stream.close()", "self.stream = None", "os.rename(path, path + '.1')")
+        for count in range(len(steps) + 1):
+            log_file = f"{self.log_file}.{count}"
+            done = "; ".join(steps[:count])
+            process = self.serve(log_file=log_file, constants={"LOG_BYTES": 100}, first=f"""
+import logging.handlers, os
+stock = logging.handlers.RotatingFileHandler.doRollover
+def interrupted(self):
+    path = self.baseFilename
+    {done or "pass"}
+    logging.handlers.RotatingFileHandler.doRollover = stock
+    raise KeyboardInterrupt
+logging.handlers.RotatingFileHandler.doRollover = interrupted""")
+            with contextlib.suppress(ConnectionError):
+                ask(process.port, b"meo\n")
+            self.assertEqual(process.popen.wait(PATIENCE), 0)
+            process.end()
+            self.assertEqual(process.matching("WARN"), [])
+            self.assertIn("Arrêt du serveur.\n", self.read(log_file))
+            self.assertLessEqual(os.path.getsize(log_file), 100)
 
     @unittest.skipIf(sys.version_info < (3, 7), "open() to append seeks, which no pipe can")
     def test_a_pipe_as_the_log_gets_every_line(self):

@@ -29,9 +29,11 @@ sys.path.insert(0, os.path.dirname(HERE))
 import server
 from test_bs import MEO, command, dial, environment, free_port, raise_limit
 
-ROUNDS = 5
+ROUNDS = 3
 SECONDS = 0.5  # of load in each round
 SILENT = 10000  # connections that say nothing
+POUR = 4000  # of them a second
+DESCRIPTORS = (1024, 16384)  # that server.py may have beside them; its peers have 1024
 KINDS = {True: "half-closes", False: "does not"}  # what a client does before it reads
 PEERS = ("server.py", "serial accept loop", "ThreadingTCPServer", "asyncio.start_server")
 IMPORTS = "import argparse, logging.handlers, re, socket, sys"
@@ -183,27 +185,20 @@ def connect_from(address, port):
 
 
 def hold(port, count):
-    """Connect `count` silent clients of one address, then say so, and hold them.
+    """Connect `count` silent clients of one address, POUR a second at most, and hold them.
 
-    For each line on standard input one of them speaks; prints the seconds until its reply.
+    Says "pouring", then "held"; then, for each line on standard input, lets one of them speak and
+    prints the seconds until its reply.
     """
     raise_limit()
-    held = [connect_from("127.0.1.1", port) for _ in range(count)]
+    held, begin = [], time.perf_counter()
+    print("pouring", flush=True)
+    for number in range(count):
+        time.sleep(max(begin + number / POUR - time.perf_counter(), 0))
+        held.append(connect_from("127.0.1.1", port))
     print("held", flush=True)
     for _ in sys.stdin:
         print(speak(held.pop(random.randrange(len(held)))), flush=True)
-
-
-def pour(port, count):
-    """Say so, then connect silent clients without end, `count` at a time, the oldest leaving."""
-    raise_limit()
-    held = []
-    print("pouring", flush=True)
-    end = time.perf_counter() + 60
-    while time.perf_counter() < end:
-        held.append(connect_from("127.0.1.1", port))
-        if len(held) > count:
-            held.pop(0).close()
 
 
 def speak(connection):
@@ -252,7 +247,7 @@ def resident(process):
 # The measurements
 
 ROLES = {"serial accept loop": serve_serial, "ThreadingTCPServer": serve_threads,
-         "asyncio.start_server": serve_asyncio, "load": load, "hold": hold, "pour": pour,
+         "asyncio.start_server": serve_asyncio, "load": load, "hold": hold,
          "sit": sit}
 
 
@@ -298,11 +293,10 @@ class Bench:
                 popen.kill()
 
     @contextlib.contextmanager
-    def beside(self, name, *arguments):
+    def beside(self, *arguments):
         """Run one of ROLES until the context ends, and give its Popen once it has said a line."""
-        with subprocess.Popen(role(name, *arguments), stdin=subprocess.PIPE,
-                              stdout=subprocess.PIPE, universal_newlines=True,
-                              env=environment()) as popen:
+        with subprocess.Popen(role(*arguments), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                              universal_newlines=True, env=environment()) as popen:
             try:
                 popen.stdout.readline()
                 yield popen
@@ -342,26 +336,23 @@ class Bench:
             self.tell(f"{clients} clients")
 
     def silence(self):
-        """Measure server.py beside silent connections: one round."""
-        for descriptors in (1024, 16384):
-            with self.started("server.py", descriptors) as (port, popen):
-                self.note(("alone", descriptors), self.run("load", port, 64, True))
-                with self.beside("pour", port, SILENT):
-                    self.note(("pour", descriptors), self.run("load", port, 64, True))
-            with self.started("server.py", descriptors) as (port, popen):
+        """Measure server.py while silent connections pour in, and beside them: one round."""
+        for count in DESCRIPTORS:
+            with self.started("server.py", count) as (port, popen):
+                self.note(("alone", count), self.run("load", port, 64, True))
                 before = resident(popen.pid)
                 with self.beside("hold", port, SILENT) as holder:
+                    self.note(("pour", count), self.run("load", port, 64, True, 1.5))
+                    holder.stdout.readline()
+                    time.sleep(1)  # until they are looked at as rarely as they will be
                     kept = len(os.listdir(f"/proc/{popen.pid}/fd"))
-                    self.note(("memory", descriptors), ((resident(popen.pid) - before) / kept,))
-                    time.sleep(1.5)
-                    self.note(("kept", descriptors), (kept,))
-                    self.note(("silent", descriptors), self.run("load", port, 64, True))
-                    if descriptors > SILENT:
-                        for _ in range(3):
-                            holder.stdin.write("\n")
-                            holder.stdin.flush()
+                    self.note(("kept", count), (kept, (resident(popen.pid) - before) / kept))
+                    self.note(("beside", count), self.run("load", port, 64, True))
+                    if count > SILENT:
+                        for _ in range(5):
+                            print(file=holder.stdin, flush=True)
                             self.note("speak", (float(holder.stdout.readline()),))
-            self.tell(f"{SILENT} silent connections, {descriptors} descriptors")
+            self.tell(f"{SILENT} silent connections, {count} descriptors")
 
     def prompts(self):
         """Measure what people at the prompt cost and how long they wait: one round."""
@@ -375,7 +366,7 @@ class Bench:
         with self.started("server.py") as (port, popen):
             argvs = ([sys.executable, "-c", IMPORTS],
                      command("client", ["-p", str(port), "--log-file", "bs_client.log", "meo"]))
-            for _ in range(15):
+            for _ in range(10):
                 for argv in argvs:
                     begin = time.perf_counter()
                     subprocess.check_call(argv, cwd=self.folder, stdout=subprocess.DEVNULL,
@@ -388,12 +379,12 @@ class Bench:
                 bare = resident(python.pid)
                 python.stdin.close()
             before = resident(popen.pid)
-            self.run("load", port, 64, False, 60, 50000)
+            self.run("load", port, 64, False, 60, 30000)
             after = resident(popen.pid)
         self.tell("client.py, memory")
         print(f"\nA run of client.py: {self.median(False, 0) * 1e3:.0f} ms, "
               f"{self.ratio(False, True):.2f} times a Python that imports the same modules"
-              f"\nMemory of server.py: {before} kB, after 50000 exchanges {after} kB, "
+              f"\nMemory of server.py: {before} kB, after 30000 exchanges {after} kB, "
               f"{after / bare:.2f} times such a Python's")
 
     def print_all(self):
@@ -412,15 +403,14 @@ class Bench:
                           f"| {self.ratio((clients, kind, 'server.py'), what):.2f} × "
                           f"| {self.median(what, 1) * 1e3:.2f} | {self.median(what, 2) * 1e3:.2f} "
                           f"| {sum(result[3] for result in rounds)} |")
-        print("\n| descriptors | speed while 10000 pour in | beside those kept | kept | kB each "
+        print(f"\n| descriptors | speed while {SILENT} pour in | beside them | kept | kB each "
               "| errors |\n|--:|--:|--:|--:|--:|--:|")
-        for count in (1024, 16384):
-            errors = sum(result[3] for name in ("pour", "silent")
-                         for result in self.results[name, count])
-            print(f"| {count} | {self.ratio(('pour', count), ('alone', count)):.2f} × "
-                  f"| {self.ratio(('silent', count), ('alone', count)):.2f} × "
-                  f"| {self.median(('kept', count), 0):.0f} "
-                  f"| {self.median(('memory', count), 0):.1f} | {errors} |")
+        for count in DESCRIPTORS:
+            pour, beside, alone, kept = ((name, count)
+                                         for name in ("pour", "beside", "alone", "kept"))
+            errors = sum(result[3] for what in (pour, beside) for result in self.results[what])
+            print(f"| {count} | {self.ratio(pour, alone):.2f} × | {self.ratio(beside, alone):.2f} × "
+                  f"| {self.median(kept, 0):.0f} | {self.median(kept, 1):.1f} | {errors} |")
         print(f"\nOne of the {SILENT} that speaks is answered after "
               f"{self.median('speak', 0) * 1e3:.0f} ms, at most {self.most('speak', 0):.0f} ms")
         print("\n| people at the prompt | of a core | answered after | at most |\n|--:|--:|--:|--:|")
@@ -442,7 +432,7 @@ def main():
         for number in range(ROUNDS):
             bench.tell(f"round {number + 1} of {ROUNDS}")
             bench.throughput()
-            if number < 3:
+            if number < 2:
                 bench.silence()
                 bench.prompts()
         bench.print_all()
