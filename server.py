@@ -259,12 +259,11 @@ class Aside:
 
     def wait(self, now: float) -> float:
         """Return the seconds from `now` until somebody is due, at most WAIT."""
-        if not self.slots:
-            return WAIT
-        slot = self.slot + 1
-        while slot not in self.slots and slot * SLOT < now + WAIT:
-            slot += 1
-        return min(max(slot * SLOT - now, 0.0), WAIT)
+        if self.slots:
+            for slot in range(self.slot + 1, self.slot + int(WAIT / SLOT)):
+                if slot in self.slots:
+                    return max(slot * SLOT - now, 0.0)
+        return WAIT
 
 
 class Server:
@@ -421,9 +420,12 @@ def listen(ip: str, port: int) -> socket.socket:
     if not hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
         # A restarted server listens at once, although the kernel still holds connections of the
         # last one (socket(7)). Windows has both options, and takes this one for port sharing.
-        wish(listener, "SOL_SOCKET", "SO_REUSEADDR", 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if family == socket.AF_INET6:
-        wish(listener, "IPPROTO_IPV6", "IPV6_V6ONLY", 0)  # else "::" is IPv6 alone
+        try:  # or "::" is IPv6 alone, as it always is on OpenBSD: ipv6(7)
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        except OSError:
+            pass
     try:
         listener.bind(info[0][4])
         listener.listen(BACKLOG)
@@ -432,14 +434,6 @@ def listen(ip: str, port: int) -> socket.socket:
         sentence = f"ERROR Impossible d'écouter sur {endpoint(ip, port)} : {error.strerror}."
         raise ExitError(sentence, 4) from None
     return listener
-
-
-def wish(listener: socket.socket, level: str, option: str, value: int) -> None:
-    """Set the socket `option`, by its name in `socket`, where the system has it."""
-    try:
-        listener.setsockopt(getattr(socket, level), getattr(socket, option), value)
-    except (AttributeError, OSError):
-        pass
 
 
 class Line(logging.Formatter):
