@@ -312,12 +312,11 @@ class Server:
                 pass  # it has left between the kernel's queue and accept(2)
             except OSError as error:  # most likely no descriptor is left
                 self.failure = error.strerror
-                if self.aside.count:
-                    self.let_one_go()
-                elif arrived:
+                if not self.aside.count:
+                    if not arrived:
+                        self.nap()
                     break
-                else:
-                    self.nap()
+                self.let_one_go()
             self.listener.setblocking(False)
         return arrived
 
