@@ -2,7 +2,8 @@
 """bs client: connect, ask, check, send, receive, close, exit.
 
 It speaks to any server of its family (connect, one message, one reply, close), also to those that
-answer and never close, and it leaves by an exit code that a script can test.
+answer and never close, or that leave before they are asked. What has arrived of a reply is shown,
+and the exit code tells a script whether that is all of it.
 """
 
 import argparse
@@ -16,7 +17,7 @@ VERSION = "1.0"
 HOST = "127.0.0.1"
 PORT = 13337
 PORT_MAX = 65535
-TIMEOUT = 10.0  # seconds for the connection, and for each wait for the reply
+TIMEOUT = 10.0  # seconds for the connection, then for the whole reply
 TIMEOUT_MAX = 86400.0  # seconds (a day): well inside what every system's poll(2) takes
 SILENCE = 0.2  # seconds that end a reply whose server never closes: longer than most round trips
 MESSAGE_MAX = 1024  # bytes in UTF-8: a server of this family reads no more
@@ -25,8 +26,10 @@ REPLY_MAX = 1 << 16  # bytes (64 KiB): a server that talks without end must not 
 LOG_FILES = ("/var/log/bs_client/bs_client.log", "bs_client.log")  # the first that opens
 LOG_BYTES = 10000  # that a file holds at most, with one backup: the notes' figures
 LOG_BACKUPS = 1
+LOG_LINE = 5000  # bytes of a line: a longer one would push out all that was before it
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 LOG_DATE = "%Y-%m-%d %H:%M:%S"
+CUT = "… (coupé)"  # ends what is shown or logged in part
 
 
 class ExitError(Exception):
@@ -62,28 +65,46 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def reason(error: Exception) -> str:
+    """Return what `error` says: the system's words, or else ours."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 def say(text: str) -> None:
-    """Print `text` on standard output, whatever characters that can encode."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    """Print `text` on standard output, whatever characters that can encode.
+
+    Raises OSError if nobody can read it there.
+    """
+    if sys.stdout is None:
+        raise OSError("il n'y a pas de sortie où afficher la réponse.")
+    encoding = sys.stdout.encoding or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
-def connect(host: str, port: int, timeout: float, log: logging.Logger) -> socket.socket:
-    """Return a socket connected to `host` (name or IP) and `port`.
+def connect(host: str, port: int, timeout: float, log: logging.Logger) -> tuple:
+    """Return a socket connected to `host` (name or IP) and `port`, and the IP of its other end.
 
-    Each address of `host` gets `timeout` seconds. Raises ExitError, logged, if none answers.
+    The addresses of `host` share `timeout` seconds equally: one that is silent must not use up the
+    time of the next. Raises ExitError if none answers.
     """
     try:
-        return socket.create_connection((host, port), timeout)
+        infos = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+        for info in infos:
+            ip, _ = socket.getnameinfo(info[4], socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
+            try:
+                return socket.create_connection((ip, port), timeout / len(infos)), ip
+            except OSError as error:
+                log.debug("Cause : %s.", reason(error))
     except (OSError, UnicodeError) as error:  # UnicodeError: it cannot be a host's name
-        sentence = f"Impossible de se connecter au serveur {printable(host)} sur le port {port}."
-        log.error(sentence)
-        log.debug("Cause : %s.", getattr(error, "strerror", None) or error)
-        raise ExitError(f"ERROR {sentence}", 1) from None
+        log.debug("Cause : %s.", reason(error))
+    sentence = f"Impossible de se connecter au serveur {printable(host)} sur le port {port}."
+    raise ExitError(f"ERROR {sentence}", 1)
 
 
 def ask() -> str:
     """Return the message that the user types. Raises ValueError if that is not text."""
+    if sys.stdin is None:
+        raise ValueError("il n'y a pas d'entrée où saisir un message.")
     try:
         return input("Que veux-tu envoyer au serveur : ")
     except EOFError:
@@ -91,38 +112,70 @@ def ask() -> str:
         raise ValueError("rien n'a été saisi.") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"la saisie n'est pas du texte en {error.encoding}.") from None
-    except RuntimeError:  # no standard input at all
-        raise ValueError("il n'y a pas d'entrée où saisir un message.") from None
 
 
-def send(connection: socket.socket, message: str) -> None:
-    """Send `message` and its end, and half-close. Raises OSError if the server is gone."""
-    connection.sendall(encode(message) + b"\n")
-    connection.shutdown(socket.SHUT_WR)
+def receive(connection: socket.socket, timeout: float) -> tuple:
+    """Return what comes of the reply in `timeout` seconds (bytes), and what cut it short (OSError).
 
-
-def receive(connection: socket.socket, timeout: float) -> str:
-    """Return the reply, waiting at most `timeout` seconds for its beginning.
-
-    It ends where the server closes, or falls silent without closing. Raises OSError if none comes.
+    That is None where the server closes, or falls silent without closing, and for a reply that is
+    longer than REPLY_MAX: no more of it is read.
     """
-    reply = b""
-    while len(reply) < REPLY_MAX:
+    reply, left, wait = b"", timeout, min(SILENCE, timeout)
+    connection.settimeout(wait)
+    while left > 0.0:
+        before = date()
         try:
-            data = connection.recv(REPLY_MAX - len(reply))
+            data = connection.recv(REPLY_MAX)
+        except socket.timeout:  # noqa: UP041  (3.6 knows no other name)
+            data = None
         except OSError as error:
             if reply:
-                break
-            if isinstance(error, socket.timeout):
-                raise OSError(f"le serveur n'a pas répondu en {timeout:g} s.") from None
-            raise
-        if not data:
-            break
-        reply += data
-        connection.settimeout(SILENCE)
-    if not reply:
-        raise OSError("le serveur a fermé la connexion sans répondre.")
-    return reply.decode("utf-8", "backslashreplace")
+                error = OSError(f"la réponse est peut-être incomplète ({reason(error)}).")
+            return reply, error
+        if data:
+            reply += data
+        elif reply:
+            return reply, None
+        elif data is not None:
+            return reply, OSError("le serveur a fermé la connexion sans répondre.")
+        if len(reply) > REPLY_MAX:
+            return reply, None
+        left -= min(max(date() - before, 0.0), wait)  # a date that somebody sets is no time
+    done = "fini de répondre" if reply else "répondu"
+    return reply, OSError(f"le serveur n'a pas {done} en {timeout:g} s.")
+
+
+def date() -> float:
+    """Return the date in seconds: the one that logging stamps on a record, for want of `time`."""
+    return logging.makeLogRecord({}).created
+
+
+class Journal(logging.handlers.RotatingFileHandler):
+    """The log file; neither it nor its backup grows past LOG_BYTES."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of `record`, cut to LOG_LINE bytes."""
+        line = super().format(record)
+        data = line.encode("utf-8")
+        if len(data) <= LOG_LINE:
+            return line
+        return data[:LOG_LINE - len(CUT.encode("utf-8"))].decode("utf-8", "ignore") + CUT
+
+    def shouldRollover(self, record: logging.LogRecord) -> bool:
+        """Return True if the line of `record` would make the file too large.
+
+        Stock logging counts a character for a byte.
+        """
+        if not self.stream.seekable():
+            return False  # a pipe or a terminal, which holds nothing
+        size = self.stream.seek(0, 2)  # its end
+        line = self.format(record).encode("utf-8")
+        return size > 0 and size + len(line) + len("\r\n") > LOG_BYTES
+
+    def doRollover(self) -> None:
+        """Make the file the backup, as far as it may be kept: it may be older than this class."""
+        self.stream.truncate(min(self.stream.tell(), LOG_BYTES))
+        super().doRollover()
 
 
 def set_up(log: logging.Logger, path: "str | None", verbose: bool) -> None:
@@ -134,11 +187,10 @@ def set_up(log: logging.Logger, path: "str | None", verbose: bool) -> None:
     logging.raiseExceptions = False  # a log that stops working is no concern of the user's
     log.setLevel(logging.DEBUG if verbose else logging.INFO)
     log.propagate = False
-    # with no handler at all, logging would print errors on standard error by itself
-    outputs = [logging.StreamHandler() if verbose and sys.stderr else logging.NullHandler()]
+    outputs = [logging.StreamHandler()] if verbose and sys.stderr else []
     for candidate in LOG_FILES if path is None else [path]:
         try:
-            outputs.append(logging.handlers.RotatingFileHandler(
+            outputs.append(Journal(
                 candidate, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, encoding="utf-8"))
             break
         except OSError as error:
@@ -166,6 +218,15 @@ class Parser(argparse.ArgumentParser):
         raise ExitError(f"{self.format_usage()}{self.prog}: erreur: {message}", 2)
 
 
+def whole(text: str) -> int:
+    """Return the whole number in `text`. Raises argparse.ArgumentTypeError if it spells none."""
+    try:
+        return int(text)
+    except ValueError:
+        sentence = f"« {printable(text)} » n'est pas un nombre entier"
+        raise argparse.ArgumentTypeError(sentence) from None
+
+
 def seconds(text: str) -> float:
     """Return the seconds in `text`. Raises argparse.ArgumentTypeError if it spells none."""
     try:
@@ -173,8 +234,8 @@ def seconds(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0.0 < value <= TIMEOUT_MAX:  # false for a NaN too
-        raise argparse.ArgumentTypeError(
-            f"« {text} » n'est pas une durée (plus de 0, au plus {TIMEOUT_MAX:.0f} secondes)")
+        raise argparse.ArgumentTypeError(f"« {printable(text)} » n'est pas une durée "
+                                         f"(plus de 0, au plus {TIMEOUT_MAX:.0f} secondes)")
     return value
 
 
@@ -182,14 +243,15 @@ def parse(argv: "list | None") -> argparse.Namespace:
     """Return the options in `argv` (None: sys.argv). Raises ExitError on misuse."""
     parser = Parser(description="Client bs : envoie un message au serveur et montre sa réponse.",
                     add_help=False)
+    parser.color = False  # 3.14 colours for standard output what may be read somewhere else
     add = parser.add_argument_group("options").add_argument
     add("-h", "--help", action="help", help="affiche cette aide et termine")
     add("-H", "--host", default=HOST, metavar="HÔTE",
         help="nom ou adresse IP du serveur (défaut : %(default)s)")
-    add("-p", "--port", type=int, default=PORT, metavar="PORT",
+    add("-p", "--port", type=whole, default=PORT, metavar="PORT",
         help="port du serveur (défaut : %(default)s)")
     add("-t", "--timeout", type=seconds, default=TIMEOUT, metavar="SECONDES",
-        help="attente de la connexion, puis de la réponse (défaut : %(default)g)")
+        help="attente de la connexion, puis de toute la réponse (défaut : %(default)g)")
     add("--log-file", metavar="FICHIER",
         help="journal (défaut : {}, sinon {} dans le dossier courant)".format(*LOG_FILES))
     add("-v", "--verbosity", action="store_true", help="montre aussi le journal sur la console")
@@ -205,26 +267,35 @@ def parse(argv: "list | None") -> argparse.Namespace:
 
 
 def exchange(args: argparse.Namespace, log: logging.Logger) -> None:
-    """Carry out one exchange as `args` (from `parse`) say, and show it.
+    """Carry out one exchange as `args` (from `parse`) say, and show what comes of it.
 
     Raises ExitError if there is no connection, ValueError if the message may not be sent, and
-    OSError if the connection brings no reply.
+    OSError if the connection brings no reply, or not all of it.
     """
     if args.message is not None:
         check_message(args.message)
-    connection = connect(args.host, args.port, args.timeout, log)
+    connection, ip = connect(args.host, args.port, args.timeout, log)
     try:
-        ip = connection.getpeername()[0]
         log.info("Connexion réussie à %s:%s.", f"[{ip}]" if ":" in ip else ip, args.port)
         say(f"Connecté avec succès au serveur {ip} sur le port {args.port}")
         message = check_message(ask()) if args.message is None else args.message
-        send(connection, message)
-        log.info('Message envoyé au serveur %s : "%s".', ip, printable(message))
-        reply = printable(receive(connection, args.timeout))
-        log.info('Réponse reçue du serveur %s : "%s".', ip, reply)
-        say(f"Le serveur a répondu : {reply}")
+        try:
+            # Where the newline would be the byte that no server of this family reads, it stays
+            # here: to close with a byte unread resets the connection (RFC 1122, 4.2.2.13).
+            connection.sendall((encode(message) + b"\n")[:MESSAGE_MAX])
+            log.info('Message envoyé au serveur %s : "%s".', ip, printable(message))
+        except ConnectionError:
+            pass  # the server has left: what it said before may still be read
+        reply, error = receive(connection, args.timeout)
     finally:
         connection.close()
+    if reply:
+        text = printable(reply[:REPLY_MAX].decode("utf-8", "backslashreplace"))
+        text += CUT if len(reply) > REPLY_MAX else ""
+        log.info('Réponse reçue du serveur %s : "%s".', ip, text)
+        say(f"Le serveur a répondu : {text}")
+    if error:
+        raise error
 
 
 def complain(sentence: str) -> None:
@@ -243,21 +314,22 @@ def main(argv: "list | None" = None) -> int:
     Returns the exit code: 0 once a reply is printed, else one of the README's table.
     """
     log = logging.getLogger(__name__)
+    log.addHandler(logging.NullHandler())  # with none, logging would print errors by itself
     try:
         args = parse(argv)
         set_up(log, args.log_file, args.verbosity)
         exchange(args, log)
+        return 0
+    except SystemExit as end:  # argparse has printed the help or the version
+        return end.code
+    except KeyboardInterrupt:
+        complain("")  # ends the line of "^C"
+        return 130  # 128 + SIGINT, as shells say it
     except ExitError as refusal:
         sentence, code = refusal.args
     except (OSError, ValueError) as error:
-        sentence, code = f"Une erreur est survenue: {getattr(error, 'strerror', None) or error}", 1
-        log.error(sentence)
-    except KeyboardInterrupt:
-        sentence, code = "", 130  # 128 + SIGINT, as shells say it; the line after "^C" is ours
-    except SystemExit as end:  # argparse has printed the help or the version
-        return end.code
-    else:
-        return 0
+        sentence, code = f"Une erreur est survenue: {reason(error)}", 1
+    log.error(re.sub("^ERROR ", "", sentence))
     complain(sentence)
     return code
 
