@@ -577,13 +577,23 @@ class Parser(argparse.ArgumentParser):
         raise ExitError(f"{self.format_usage()}{self.prog}: erreur: {message}", 2)
 
 
+def whole(text: str) -> int:
+    """Return the whole number in `text`. Raises argparse.ArgumentTypeError if it spells none."""
+    try:
+        return int(text)
+    except ValueError:
+        sentence = f"« {printable(text)} » n'est pas un nombre entier"
+        raise argparse.ArgumentTypeError(sentence) from None
+
+
 def parse(argv: "list | None") -> argparse.Namespace:
     """Return the options in `argv` (None: sys.argv). Raises ExitError on misuse."""
     parser = Parser(description="Serveur bs : un message, une réponse, et personne n'attend.",
                     add_help=False)
+    parser.color = False  # 3.14 colours for standard output what may be read somewhere else
     add = parser.add_argument_group("options").add_argument
     add("-h", "--help", action="help", help="affiche cette aide et termine")
-    add("-p", "--port", type=int, default=PORT, metavar="PORT",
+    add("-p", "--port", type=whole, default=PORT, metavar="PORT",
         help="port d'écoute (défaut : %(default)s)")
     add("-l", "--listen", default=LISTEN, metavar="ADRESSE",
         help="adresse IPv4 ou IPv6 de cette machine où écouter (défaut : %(default)s)")
