@@ -2,14 +2,16 @@ PYTHON ?= python3
 PORT ?= 13337
 LISTEN ?= 0.0.0.0
 HOST ?= 127.0.0.1
+N ?= 300
 
-.PHONY: help run-server run-client test bench clean
+.PHONY: help run-server run-client test worlds bench clean
 
 help:
 	@echo "make run-server   lance le serveur (PORT=$(PORT) LISTEN=$(LISTEN))"
 	@echo "make run-client   lance le client  (PORT=$(PORT) HOST=$(HOST))"
-	@echo "make test         lance les tests  (PYTHON=$(PYTHON))"
-	@echo "make bench        mesure le serveur à côté d'autres (moins de deux minutes)"
+	@echo "make test         lance les tests  (PYTHON=$(PYTHON) ; T=Replies n'en lance qu'une classe)"
+	@echo "make worlds       simule des mondes entiers (N=1000 ; SEED=123 en rejoue un)"
+	@echo "make bench        mesure le serveur à côté d'autres (deux minutes)"
 	@echo "make clean        efface les journaux et les fichiers de Python"
 
 run-server:
@@ -20,7 +22,10 @@ run-client:
 	@$(PYTHON) client.py -p $(PORT) -H $(HOST)
 
 test:
-	@$(PYTHON) -B -m unittest -q test_bs
+	@$(PYTHON) -B -m unittest -q test_bs$(if $(T),.$(T))
+
+worlds:
+	@WORLDS=$(N) SEED=$(SEED) $(PYTHON) -B -m unittest -q test_bs.Worlds
 
 bench:
 	@$(PYTHON) -B .ci/bench.py

@@ -112,16 +112,18 @@ def ask() -> str:
         raise ValueError("rien n'a été saisi.") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"la saisie n'est pas du texte en {error.encoding}.") from None
+    except RuntimeError:  # input() needs a standard error too
+        raise ValueError("la saisie demande une sortie d'erreur.") from None
 
 
 def receive(connection: socket.socket, timeout: float) -> tuple:
     """Return what comes of the reply in `timeout` seconds (bytes), and what cut it short (OSError).
 
     That is None where the server closes, or falls silent without closing, and for a reply that is
-    longer than REPLY_MAX: no more of it is read.
+    longer than REPLY_MAX: no more of it is read. The last wait may end SILENCE seconds late.
     """
-    reply, left, wait = b"", timeout, min(SILENCE, timeout)
-    connection.settimeout(wait)
+    reply, left = b"", timeout
+    connection.settimeout(SILENCE)
     while left > 0.0:
         before = date()
         try:
@@ -140,7 +142,7 @@ def receive(connection: socket.socket, timeout: float) -> tuple:
             return reply, OSError("le serveur a fermé la connexion sans répondre.")
         if len(reply) > REPLY_MAX:
             return reply, None
-        left -= min(max(date() - before, 0.0), wait)  # a date that somebody sets is no time
+        left -= min(max(date() - before, 0.0), SILENCE)  # a date that somebody sets is no time
     done = "fini de répondre" if reply else "répondu"
     return reply, OSError(f"le serveur n'a pas {done} en {timeout:g} s.")
 
@@ -171,11 +173,6 @@ class Journal(logging.handlers.RotatingFileHandler):
         size = self.stream.seek(0, 2)  # its end
         line = self.format(record).encode("utf-8")
         return size > 0 and size + len(line) + len("\r\n") > LOG_BYTES
-
-    def doRollover(self) -> None:
-        """Make the file the backup, as far as it may be kept: it may be older than this class."""
-        self.stream.truncate(min(self.stream.tell(), LOG_BYTES))
-        super().doRollover()
 
 
 def set_up(log: logging.Logger, path: "str | None", verbose: bool) -> None:

@@ -27,7 +27,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(HERE))
 
 import server
-from test_bs import MEO, command, dial, environment, free_port, raise_limit
+from test_bs import MEO, Connection, command, environment, free_port, raise_limit
 
 ROUNDS = 3
 SECONDS = 0.5  # of load in each round
@@ -284,10 +284,9 @@ class Bench:
             try:
                 for _ in range(500):
                     time.sleep(0.02)
-                    with contextlib.suppress(OSError), dial(port) as connection:
-                        connection.sendall(b"meo\n")
-                        if connection.recv(1024):
-                            break
+                    with contextlib.suppress(OSError):
+                        Connection(port).send(b"meo\n").expect(MEO)
+                        break
                 yield port, popen
             finally:
                 popen.kill()
