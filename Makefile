@@ -2,7 +2,7 @@ PYTHON ?= python3
 PORT ?= 13337
 LISTEN ?= 0.0.0.0
 HOST ?= 127.0.0.1
-N ?= 300
+N ?= 1000
 
 .PHONY: help run-server run-client test worlds bench clean
 
@@ -10,7 +10,7 @@ help:
 	@echo "make run-server   lance le serveur (PORT=$(PORT) LISTEN=$(LISTEN))"
 	@echo "make run-client   lance le client  (PORT=$(PORT) HOST=$(HOST))"
 	@echo "make test         lance les tests  (PYTHON=$(PYTHON) ; T=Replies n'en lance qu'une classe)"
-	@echo "make worlds       simule des mondes entiers (N=1000 ; SEED=123 en rejoue un)"
+	@echo "make worlds       simule des mondes entiers (N=$(N) ; SEED=123 en rejoue un)"
 	@echo "make bench        mesure le serveur à côté d'autres (deux minutes)"
 	@echo "make clean        efface les journaux et les fichiers de Python"
 

@@ -4,11 +4,12 @@
 A program that talks to many people at once usually has threads (a slow client holds one each) or
 asks the system who is ready (`select`). Here neither is needed: a client is a generator that never
 waits. `exchange` reads from top to bottom what happens to one; where nothing has come to be read it
-yields, and the loop, `Server.run`, looks at the others: those who have just connected first, then
-those set aside who are due. It looks the more rarely the longer a client is silent, and equally
-often for each address, so that looking costs a bounded share of the time and no host can take
-another's. With nobody aside the loop sleeps in accept(). Read on: tcp(7), accept(2), and RFC 1288
-(finger), an exchange of the same shape: connect, one line, one answer, close.
+yields, and the loop, `Server.run`, turns to the others: those set aside who are due, then those
+who have just connected. The longer a client is silent the more rarely it is looked at, and no
+address may use more than its share of the looks, so that looking costs a bounded part of the time
+and no host can take another's. Between two turns the loop sleeps in accept(). Read on: tcp(7),
+accept(2), and RFC 1288 (finger), an exchange of the same shape: connect, one line, one answer,
+close.
 """
 
 import argparse
@@ -34,21 +35,21 @@ MORE = getattr(socket, "MSG_MORE", 0)  # Linux: reply and end of stream in one s
 
 # The loop
 WAIT = 1.0  # seconds that one wait lasts at most: Windows delivers Ctrl-C only between waits
-LONELY = 60.0  # seconds without a client before the log says so
-BATCH = 32  # clients accepted in a row, some milliseconds, before those aside have their turn
-TURN = 0.02  # seconds that a turn takes at most, beside its wait: what is more is no time passing
+LONELY = 60.0  # seconds without a client before the log says so: its sentence speaks of a minute
+BATCH = 32  # clients accepted and begun, some milliseconds, before those aside have their turn
+TURN = 0.02  # seconds a turn may take beside its wait: a longer step of the date is none of time
 SOON = 0.001  # seconds until a client set aside is looked at: what was under way is there by then
 LATE = 0.02  # seconds between two looks at a silent client: nobody feels that
-LOOKS = 10000  # a second, shared equally among the addresses: some 5 % of a processor
-SLOT = 0.001  # seconds: clients due in the same slot are looked at together
-SLOTS = 25  # of them are as one, where a look is not urgent: to wake up costs more than a look
+LOOKS = 10000  # a second, shared among the addresses: less than a tenth of a processor
+SLOT = 0.001  # seconds: clients due in the same slot are looked at together; SOON is no less
+GRID = 25  # slots rounded to one where a look can wait: to wake up costs more than to look
 PATIENCE = 300.0  # seconds a client may take for all of it: time enough to look up what to type
 ASIDE_MAX = 10000  # clients, where the descriptors suffice: some 20 MB
-WARN_EVERY = 1.0  # seconds between two warnings of one kind: a flood of clients is none of lines
+WARN_EVERY = 1.0  # seconds between two such warnings: a flood of clients shall not be one of lines
 
 # The listener
-LISTEN = "0.0.0.0"
-PORT = 13337
+LISTEN = "0.0.0.0"  # every IPv4 address of this machine
+PORT = 13337  # the lab's
 PORT_MAX = 65535
 PRIVILEGED_MAX = 1024  # as the notes count; the kernel's privileged ports end at 1023
 BACKLOG = 65535  # connections that the kernel queues; each system cuts it to its own limit
@@ -64,47 +65,12 @@ LOG_MUTED = logging.CRITICAL + 1  # the level of an output that has failed: noth
 COLOURS = {"INFO": "\033[37mINFO\033[0m", "WARN": "\033[33mWARN\033[0m"}  # ECMA-48, SGR
 
 
-class ExitError(Exception):
-    """The program cannot start; `args` are the text for the user (str) and the exit code (int)."""
-
-
 def reply_to(message: str) -> str:
     """Return the reply to `message`, by the first word of REPLIES that it contains."""
     return next(reply for word, reply in REPLIES if word in message)
 
 
-def printable(text: str) -> str:
-    """Return `text`, every character escaped that could forge a line or act on a screen."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def endpoint(ip: str, port: int) -> str:
-    """Return `ip` and `port` as one word, an IPv6 address in brackets (RFC 5952, section 6)."""
-    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
-
-
-class Clock:
-    """The seconds that pass, by the stamps that logging puts on its records, for want of `time`."""
-
-    def __init__(self) -> None:
-        """Start at 0 seconds."""
-        self.now = 0.0
-        self.stamp = logging.makeLogRecord({}).created
-
-    def read(self, wait: float) -> None:
-        """Set `now`, at the end of a turn of the loop that asked to wait for `wait` seconds.
-
-        The stamp is a date. What it steps further than a turn can take, or back, is no time: it has
-        been set, or the process was stopped.
-        """
-        stamp = logging.makeLogRecord({}).created
-        self.now += min(max(stamp - self.stamp, 0.0), wait + TURN)
-        self.stamp = stamp
-
-
-def exchange(connection: socket.socket, ip: str, clock: Clock, log: logging.Logger):
+def exchange(connection: socket.socket, ip: str, clock: "Clock", log: logging.Logger):
     """Carry out the exchange with the client at `ip`, from its `connection` to its end.
 
     A generator: it yields for how many seconds it need not be resumed. However it ends, also where
@@ -138,15 +104,15 @@ def exchange(connection: socket.socket, ip: str, clock: Clock, log: logging.Logg
         connection.close()
 
 
-def receive(connection: socket.socket, clock: Clock):
-    """Return the message (bytes), None if it has no end, and how many bytes have come.
+def receive(connection: socket.socket, clock: "Clock"):
+    """Return the message (bytes; None if ENDLESS is passed without its end), and the bytes so far.
 
     A generator as `exchange`. TCP carries a stream and knows no messages. One ends at the first of:
     a newline; the end of the stream; the word that no later byte can outdo, with nothing more
     waiting; and, for clients that end theirs with nothing at all, some silence. Raises OSError if
     the client resets the connection.
     """
-    line, received, silence = b"", 0, PATIENCE
+    line, received, silence = b"", 0, PATIENCE  # which the loop ends first: who says nothing waits
     while received <= ENDLESS:
         data = yield from read(connection, clock, silence)
         if not data:
@@ -155,15 +121,16 @@ def receive(connection: socket.socket, clock: Clock):
         line, newline, _ = (line + data).partition(b"\n")
         if newline:
             return (line[:-1] if line.endswith(b"\r") else line)[:MESSAGE_MAX], received
-        line = line[:MESSAGE_MAX + 1]  # one more: it may be the \r of the newline
+        line = line[:MESSAGE_MAX + 1]  # one more, or a \r that is last by the cut alone would go
         silence = 0.0 if REPLIES[0][0].encode() in line[:MESSAGE_MAX] else SILENCE
     return None, received
 
 
-def read(connection: socket.socket, clock: Clock, silence: float):
+def read(connection: socket.socket, clock: "Clock", silence: float):
     """Return the bytes that come next, none at the end of the stream; None after `silence` seconds.
 
-    A generator as `exchange`: it asks to be resumed soon, then ever more rarely.
+    A generator as `exchange`: it asks to be resumed soon, then ever more rarely. Raises OSError if
+    the client resets the connection.
     """
     since, rest = clock.now, SOON
     while True:
@@ -175,6 +142,138 @@ def read(connection: socket.socket, clock: Clock, silence: float):
             return None
         yield rest
         rest = min(2 * rest, LATE)
+
+
+class Server:
+    """The loop: accept clients, carry on their exchanges, set aside who is not done."""
+
+    def __init__(self, listener: socket.socket, log: logging.Logger) -> None:
+        """Take the listening socket and the log. Raises OSError if no two descriptors are left."""
+        self.listener = listener
+        self.log = log
+        self.clock = Clock()
+        self.aside = Aside()
+        self.last_client = 0.0  # when there last was one, in the clock's seconds
+        self.failure = None  # of accept(2), that the log has not said yet
+        self.let_go = []  # the addresses of those let go that the log has not said yet
+        self.warned = -WARN_EVERY  # when the log last said either, in the clock's seconds
+        self.idle, self.idle_peer = socket.socketpair()  # now: later no descriptor may be left
+
+    def run(self) -> None:
+        """Serve until KeyboardInterrupt."""
+        while True:
+            wait = self.aside.wait(self.clock.now)
+            arrived = self.accept(wait)
+            self.clock.read(wait)
+            for client in self.aside.due(self.clock.now):
+                self.resume(client)
+            if len(arrived) == 1:
+                self.await_first_byte(arrived[0][0])
+            for connection, address in arrived:
+                self.start(connection, address)
+            self.report(bool(arrived))
+
+    def accept(self, wait: float) -> list:
+        """Return who has connected, as (socket, address), BATCH at most.
+
+        Waits at most `wait` seconds for the first.
+        """
+        arrived = []
+        self.listener.settimeout(wait)
+        for _ in range(BATCH):
+            try:
+                arrived.append(self.listener.accept())
+            except (BlockingIOError, socket.timeout):  # noqa: UP041  (3.6 knows no other name)
+                break
+            except ConnectionAbortedError:
+                pass  # it has left between the kernel's queue and accept(2)
+            except OSError as error:  # no descriptor is left, or what else accept(2) passes on
+                self.failure = error.strerror
+                if not self.aside.count:
+                    if not arrived:
+                        self.nap()
+                    break
+                self.let_one_go()
+            self.listener.setblocking(False)
+        return arrived
+
+    def nap(self) -> None:
+        """Rest a moment: accept() would fail again at once, and there is no `time` to sleep."""
+        self.idle.settimeout(LATE)
+        try:
+            self.idle.recv(1)
+        except OSError:
+            pass
+
+    def await_first_byte(self, connection: socket.socket) -> None:
+        """Wait SOON seconds for a client that came alone, and would else be set aside for them."""
+        connection.settimeout(SOON)
+        try:
+            connection.recv(1, socket.MSG_PEEK)
+        except OSError:
+            pass  # silent as yet, or gone: its exchange will see
+
+    def start(self, connection: socket.socket, address: tuple) -> None:
+        """Carry the exchange of a new client as far as it goes; set it aside if it is not over."""
+        # macOS accepts a connection that is already gone, with no address at all
+        ip = IPV4_MAPPED.sub("", address[0]) if address else "inconnu"
+        steps = exchange(connection, ip, self.clock, self.log)
+        rest = next(steps, None)
+        if rest is not None:
+            client = Client(steps, ip, self.clock.now + PATIENCE)
+            self.aside.add(client)
+            self.aside.schedule(client, rest)
+            if self.aside.count > ASIDE_MAX:
+                self.let_one_go()
+
+    def resume(self, client: "Client") -> None:
+        """Carry the exchange of `client`, who is due, as far as it goes."""
+        if self.clock.now >= client.deadline:
+            self.log.warning("Le client %s tarde trop : connexion fermée.", client.ip)
+            client.exchange.close()
+        rest = next(client.exchange, None)  # None once it is over, or closed
+        if rest is None:
+            self.aside.remove(client)
+        else:
+            self.aside.schedule(client, rest)
+
+    def let_one_go(self) -> None:
+        """Hang up on one client aside, of the network that has the most: no other shall pay."""
+        client = self.aside.oldest_of_most()
+        self.aside.remove(client)
+        client.exchange.close()
+        self.let_go.append(client.ip)
+
+    def report(self, came: bool) -> None:
+        """Say what is to be said, none of it too often; `came` is whether somebody connected."""
+        now = self.clock.now
+        if came or self.aside.count:
+            self.last_client = now
+        elif now - self.last_client >= LONELY:
+            self.log.warning("Aucun client depuis plus de une minute.")
+            self.last_client = now
+        if (self.failure or self.let_go) and now - self.warned >= WARN_EVERY:
+            self.warn()
+            self.warned = now
+
+    def warn(self) -> None:
+        """Say why accept(2) failed and how many were let go since this was last said."""
+        if self.failure:
+            self.log.warning("Impossible d'accepter un client : %s.", self.failure)
+        if self.let_go:
+            count = len(self.let_go)
+            self.log.warning("Trop de clients en attente : %d écarté%s, dont %s.",
+                             count, "s" * (count > 1), self.let_go[-1])
+        self.failure, self.let_go = None, []
+
+    def close(self) -> None:
+        """Log what is held back, and close every socket."""
+        self.warn()
+        for clients in self.aside.networks.values():
+            for client in clients:
+                client.exchange.close()
+        for connection in (self.listener, self.idle, self.idle_peer):
+            connection.close()
 
 
 class Client:
@@ -203,14 +302,13 @@ class Aside:
         """Start with nobody."""
         self.count = 0
         self.networks = {}  # network: its clients, oldest first
-        self.crowds = [{}]  # number: the networks that have so many clients aside
+        self.crowds = [{}]  # number: the networks that have so many clients aside, or more
         self.slots = {}  # slot of time: the clients due in it
         self.slot = 0  # the last one looked at
 
     def add(self, client: Client) -> None:
         """Count `client` in."""
         clients = self.networks.setdefault(client.network, {})
-        self.crowds[len(clients)].pop(client.network, None)
         clients[client] = None
         if len(clients) == len(self.crowds):
             self.crowds.append({})
@@ -224,15 +322,10 @@ class Aside:
         if not self.crowds[-1]:
             self.crowds.pop()
         del clients[client]
-        if clients:
-            self.crowds[len(clients)][client.network] = None
-        else:
+        if not clients:
             del self.networks[client.network]
         self.count -= 1
-        if client.slot in self.slots:
-            del self.slots[client.slot][client]
-            if not self.slots[client.slot]:
-                del self.slots[client.slot]
+        self.slots.get(client.slot, {}).pop(client, None)
 
     def oldest_of_most(self) -> Client:
         """Return the oldest client of the network that has the most."""
@@ -243,162 +336,53 @@ class Aside:
         """Let `client` be due in `rest` seconds, or when its network's looks allow it."""
         share = len(self.networks[client.network]) * len(self.networks) / LOOKS
         steps = int(max(rest, share) / SLOT)
-        grid = min(steps, SLOTS)
-        slot = (self.slot // grid - -steps // grid) * grid  # on the grid, and no sooner than asked
+        grid = min(steps, GRID)
+        waits = -(-steps // grid)  # rounded up; from the last line of the grid, so that who is late
+        slot = (self.slot // grid + waits) * grid  # once is not late for ever
         client.slot = max(min(slot, int(client.deadline / SLOT)), self.slot + 1)
         self.slots.setdefault(client.slot, {})[client] = None
 
     def due(self, now: float) -> list:
         """Return the clients that are due by `now` (seconds), each to be scheduled or removed."""
-        clients = []
         last, self.slot = self.slot, int(now / SLOT)
-        if self.slots:
-            for slot in range(last + 1, self.slot + 1):
-                clients += self.slots.pop(slot, ())
-        return clients
+        return [client for slot in range(last + 1, self.slot + 1)
+                for client in self.slots.pop(slot, ())]
 
     def wait(self, now: float) -> float:
         """Return the seconds from `now` until somebody is due, at most WAIT."""
-        if self.slots:
+        if self.slots:  # else there is nothing to search for
             for slot in range(self.slot + 1, self.slot + int(WAIT / SLOT)):
                 if slot in self.slots:
                     return max(slot * SLOT - now, 0.0)
         return WAIT
 
 
-class Server:
-    """The loop: accept clients, carry on their exchanges, set aside who is not done."""
+class Clock:
+    """The seconds that pass, by the stamps that logging puts on its records, for want of `time`."""
 
-    def __init__(self, listener: socket.socket, log: logging.Logger) -> None:
-        """Take the listening socket. Raises OSError if there is no descriptor for two more."""
-        self.listener = listener
-        self.log = log
-        self.clock = Clock()
-        self.aside = Aside()
-        self.company = 0.0  # when there last was a client, in the clock's seconds
-        self.failure = None  # the last one of accept(2), and
-        self.let_go = 0  # how many were let go, and
-        self.let_go_ip = None  # the last of them, since
-        self.warned = -WARN_EVERY  # when the log last said so
-        self.napper, self.other_end = socket.socketpair()  # now: later no descriptor may be left
+    def __init__(self) -> None:
+        """Start at 0 seconds."""
+        self.now = 0.0
+        self.stamp = logging.makeLogRecord({}).created
 
-    def run(self) -> None:
-        """Serve until KeyboardInterrupt."""
-        while True:
-            wait = self.aside.wait(self.clock.now)
-            arrived = self.accept(wait)
-            self.clock.read(wait)
-            for client in self.aside.due(self.clock.now):
-                self.carry_on(client)
-            if len(arrived) == 1:
-                self.listen_to(arrived[0][0])
-            for connection, address in arrived:
-                self.start(connection, address)
-            self.report(bool(arrived))
+    def read(self, wait: float) -> None:
+        """Set `now`, at the end of a turn of the loop that asked to wait for `wait` seconds.
 
-    def accept(self, wait: float) -> list:
-        """Return who has connected, as (socket, address), BATCH at most.
-
-        Waits at most `wait` seconds for the first.
+        The stamp is a date. A step back counts for nothing, and one forward for no more than a turn
+        can take: the date was set, or the process was stopped.
         """
-        arrived = []
-        self.listener.settimeout(wait)
-        for _ in range(BATCH):
-            try:
-                arrived.append(self.listener.accept())
-            except (BlockingIOError, socket.timeout):  # noqa: UP041  (3.6 knows no other name)
-                break
-            except ConnectionAbortedError:
-                pass  # it has left between the kernel's queue and accept(2)
-            except OSError as error:  # most likely no descriptor is left
-                self.failure = error.strerror
-                if not self.aside.count:
-                    if not arrived:
-                        self.nap()
-                    break
-                self.let_one_go()
-            self.listener.setblocking(False)
-        return arrived
+        stamp = logging.makeLogRecord({}).created
+        self.now += min(max(stamp - self.stamp, 0.0), wait + TURN)
+        self.stamp = stamp
 
-    def nap(self) -> None:
-        """Rest a moment: accept() would fail again at once, and there is no `time` to sleep."""
-        self.napper.settimeout(LATE)
-        try:
-            self.napper.recv(1)
-        except OSError:
-            pass
 
-    def listen_to(self, connection: socket.socket) -> None:
-        """Give a client that came alone SOON seconds to speak: it shall not be set aside for it."""
-        connection.settimeout(SOON)
-        try:
-            connection.recv(1, socket.MSG_PEEK)
-        except OSError:
-            pass  # silent as yet, or gone: its exchange will see
+class ExitError(Exception):
+    """The program cannot start; `args` are the text for the user (str) and the exit code (int)."""
 
-    def start(self, connection: socket.socket, address: tuple) -> None:
-        """Carry the exchange of a new client as far as it goes; set it aside if it is not over."""
-        # macOS accepts a connection that is already gone, with no address at all
-        ip = IPV4_MAPPED.sub("", address[0]) if address else "inconnu"
-        steps = exchange(connection, ip, self.clock, self.log)
-        rest = next(steps, None)
-        if rest is not None:
-            client = Client(steps, ip, self.clock.now + PATIENCE)
-            self.aside.add(client)
-            self.aside.schedule(client, rest)
-            if self.aside.count > ASIDE_MAX:
-                self.let_one_go()
 
-    def carry_on(self, client: Client) -> None:
-        """Carry the exchange of `client`, who is due, as far as it goes."""
-        rest = None
-        if self.clock.now < client.deadline:
-            rest = next(client.exchange, None)
-        else:
-            self.log.warning("Le client %s tarde trop : connexion fermée.", client.ip)
-            client.exchange.close()
-        if rest is None:
-            self.aside.remove(client)
-        else:
-            self.aside.schedule(client, rest)
-
-    def let_one_go(self) -> None:
-        """Hang up on one client aside, of the network that has the most: nobody else shall pay."""
-        client = self.aside.oldest_of_most()
-        self.aside.remove(client)
-        client.exchange.close()
-        self.let_go += 1
-        self.let_go_ip = client.ip
-
-    def report(self, came: bool) -> None:
-        """Say what is to be said, none of it too often; `came` is whether somebody connected."""
-        now = self.clock.now
-        if came or self.aside.count:
-            self.company = now
-        elif now - self.company >= LONELY:
-            self.log.warning("Aucun client depuis plus de une minute.")
-            self.company = now
-        if (self.failure or self.let_go) and now - self.warned >= WARN_EVERY:
-            self.warn()
-            self.warned = now
-
-    def warn(self) -> None:
-        """Say why accept(2) failed and how many were let go since this was last said."""
-        if self.failure:
-            self.log.warning("Impossible d'accepter un client : %s.", self.failure)
-        if self.let_go:
-            self.log.warning("Trop de clients en attente : %d écarté%s, dont %s.",
-                             self.let_go, "s" * (self.let_go > 1), self.let_go_ip)
-        self.failure, self.let_go = None, 0
-
-    def close(self) -> None:
-        """Say what is unsaid, and close every socket."""
-        self.warn()
-        for clients in self.aside.networks.values():
-            for client in clients:
-                client.exchange.close()
-        for connection in (self.listener, self.napper, self.other_end):
-            connection.close()
+def endpoint(ip: str, port: int) -> str:
+    """Return `ip` and `port` as one word, an IPv6 address in brackets (RFC 5952, section 6)."""
+    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
 def listen(ip: str, port: int) -> socket.socket:
@@ -435,6 +419,13 @@ def listen(ip: str, port: int) -> socket.socket:
     return listener
 
 
+def printable(text: str) -> str:
+    """Return `text`, every character escaped that could forge a line or act on a screen."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class Line(logging.Formatter):
     """The line of a record, made once for all who ask, and its date once a second."""
 
@@ -466,23 +457,18 @@ class Output:
     """
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Write the line of `record` and return True."""
+        """Write the line of `record`, or mute this output and say why; return True."""
         try:
             self.write(self.format(record) + self.terminator)
-        except (OSError, ValueError):
-            self.handleError(record)
+        except (OSError, ValueError) as error:
+            self.setLevel(LOG_MUTED)
+            try:
+                self.stream.close()  # or what is left in its buffer would fail again at exit
+            except (AttributeError, OSError):
+                pass
+            cause = getattr(error, "strerror", None) or error
+            logging.getLogger(__name__).warning("%s ne fonctionne plus : %s.", self.what, cause)
         return True
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        """Mute this output and say why on the other."""
-        cause = sys.exc_info()[1]
-        self.setLevel(LOG_MUTED)
-        try:
-            self.stream.close()  # or what is left in its buffer would fail again at exit
-        except (AttributeError, OSError):
-            pass
-        cause = getattr(cause, "strerror", None) or cause
-        logging.getLogger(__name__).warning("%s ne fonctionne plus : %s.", self.what, cause)
 
 
 class Journal(Output, logging.handlers.RotatingFileHandler):
@@ -539,19 +525,19 @@ def set_up(log: logging.Logger, path: "str | None", verbose: bool) -> None:
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None
     log.setLevel(logging.DEBUG if verbose else logging.INFO)
-    log.propagate = False
+    log.propagate = False  # or a handler of the root would write each line again
     line = Line({})
     for candidate in LOG_FILES if path is None else [path]:
         try:
             journal = Journal(candidate)
         except OSError as error:
-            cause = error.strerror
+            if path is not None:
+                raise ExitError(f"ERROR Impossible d'ouvrir le journal {printable(path)} : "
+                                f"{error.strerror}.", 5) from None
         else:
             journal.setFormatter(line)
             log.addHandler(journal)
             break
-    if path is not None and not log.handlers:
-        raise ExitError(f"ERROR Impossible d'ouvrir le journal {printable(path)} : {cause}.", 5)
     if sys.stderr:
         console = Console()
         console.setFormatter(Line(COLOURS) if sys.stderr.isatty() else line)

@@ -470,7 +470,8 @@ class CommandLines(Scene):
     def test_help_names_every_option_with_its_default_in_80_columns(self):
         both = ("--help", "--port", "(défaut : 13337)", "--log-file", "--verbosity", "--version")
         own = {server: ("--listen", "(défaut : 0.0.0.0)"),
-               client: ("--host", "(défaut : 127.0.0.1)", "--timeout", "(défaut : 10)")}
+               client: ("--host", "(défaut : 127.0.0.1)", "--timeout", "(défaut : 10)",
+                        "'waf' ou 'meo'")}
         for script, words in own.items():
             name = script.__name__
             code, text, _ = run(command(name, ["--help"]), self.folder, COLUMNS="80")
@@ -1597,6 +1598,12 @@ class Worlds(unittest.TestCase):
         world.run(30)
         self.assertAlmostEqual(who.closed, who.departure[0], delta=LATENCY)
 
+    def test_a_client_that_comes_alone_and_speaks_at_once_is_not_set_aside(self):
+        world = World()
+        who = world.client().says(b"waf\n", after=0.0005)
+        world.run(10)
+        self.assertLess(who.replied, 1.0007)
+
     def test_silence_of_a_fifth_of_a_second_ends_a_message(self):
         world = World()
         who = world.client().says(b"wa", b"f", after=0.19)
@@ -2259,7 +2266,7 @@ class Figures(Scene):
         (server.ASIDE_MAX, 10000, "| 10,000 clients aside"),
         (server.SOON, 0.001, "| a client aside is looked at after 1 ms,"),
         (server.LATE, 0.02, "then ever more rarely, up to every 20 ms |"),
-        (server.LOOKS, 10000, "| each address gets the same share of 10,000 looks a second |"),
+        (server.LOOKS, 10000, "| no address gets more than an equal share of 10,000 looks a second |"),
         (server.LONELY, 60.0, "| nobody was connected for 60 s; again every minute |"),
         (server.WARN_EVERY, 1.0, "| there was no room; at most once a second |"),
         (server.LOG_BYTES, 10000, "Both log to a file of at most 10,000 bytes"),
