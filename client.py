@@ -70,6 +70,11 @@ def reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
+def incomplete(error: OSError) -> OSError:
+    """Return what to tell the user where `error` came in the middle of a reply."""
+    return OSError(f"la réponse est peut-être incomplète ({reason(error)}).")
+
+
 def say(text: str) -> None:
     """Print `text` on standard output, whatever characters that can encode.
 
@@ -132,7 +137,7 @@ def receive(connection: socket.socket, timeout: float) -> tuple:
             data = None
         except OSError as error:
             if reply:
-                error = OSError(f"la réponse est peut-être incomplète ({reason(error)}).")
+                error = incomplete(error)
             return reply, error
         if data:
             reply += data
@@ -172,7 +177,7 @@ class Journal(logging.handlers.RotatingFileHandler):
             return False  # a pipe or a terminal, which holds nothing
         size = self.stream.seek(0, 2)  # its end
         line = self.format(record).encode("utf-8")
-        return size > 0 and size + len(line) + len("\r\n") > LOG_BYTES
+        return size + len(line) + len("\r\n") > LOG_BYTES
 
 
 def set_up(log: logging.Logger, path: "str | None", verbose: bool) -> None:
@@ -201,12 +206,12 @@ def set_up(log: logging.Logger, path: "str | None", verbose: bool) -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser whose help prints in any locale and whose misuse is an ExitError."""
+    """An argparse parser that prints in any locale, and whose misuse is an ExitError."""
 
-    def print_help(self, file=None) -> None:
-        """Print the help on standard output, as far as somebody reads it (`| head`)."""
+    def _print_message(self, message: str, file=None) -> None:
+        """Print the help or the version on standard output, as far as somebody reads it."""
         try:
-            say(self.format_help().rstrip())
+            say(message.rstrip())
         except OSError:
             pass
 
@@ -276,14 +281,15 @@ def exchange(args: argparse.Namespace, log: logging.Logger) -> None:
         log.info("Connexion réussie à %s:%s.", f"[{ip}]" if ":" in ip else ip, args.port)
         say(f"Connecté avec succès au serveur {ip} sur le port {args.port}")
         message = check_message(ask()) if args.message is None else args.message
+        lost = None
         try:
             # Where the newline would be the byte that no server of this family reads, it stays
             # here: to close with a byte unread resets the connection (RFC 1122, 4.2.2.13).
             connection.sendall((encode(message) + b"\n")[:MESSAGE_MAX])
             log.info('Message envoyé au serveur %s : "%s".', ip, printable(message))
-        except ConnectionError:
-            pass  # the server has left: what it said before may still be read
-        reply, error = receive(connection, args.timeout)
+        except ConnectionError as error:
+            lost = incomplete(error)  # what the server said before may still be read
+        reply, cut = receive(connection, args.timeout)
     finally:
         connection.close()
     if reply:
@@ -291,8 +297,8 @@ def exchange(args: argparse.Namespace, log: logging.Logger) -> None:
         text += CUT if len(reply) > REPLY_MAX else ""
         log.info('Réponse reçue du serveur %s : "%s".', ip, text)
         say(f"Le serveur a répondu : {text}")
-    if error:
-        raise error
+    if cut or lost:
+        raise cut or lost
 
 
 def complain(sentence: str) -> None:

@@ -167,8 +167,6 @@ class Server:
             self.clock.read(wait)
             for client in self.aside.due(self.clock.now):
                 self.resume(client)
-            if len(arrived) == 1:
-                self.await_first_byte(arrived[0][0])
             for connection, address in arrived:
                 self.start(connection, address)
             self.report(bool(arrived))
@@ -184,14 +182,17 @@ class Server:
             try:
                 arrived.append(self.listener.accept())
             except (BlockingIOError, socket.timeout):  # noqa: UP041  (3.6 knows no other name)
+                if len(arrived) == 1:
+                    self.await_first_byte(arrived[0][0])
                 break
             except ConnectionAbortedError:
                 pass  # it has left between the kernel's queue and accept(2)
             except OSError as error:  # no descriptor is left, or what else accept(2) passes on
+                if arrived:
+                    break  # who came may be done at once: see before anybody is let go
                 self.failure = error.strerror
                 if not self.aside.count:
-                    if not arrived:
-                        self.nap()
+                    self.nap()
                     break
                 self.let_one_go()
             self.listener.setblocking(False)
@@ -439,8 +440,8 @@ class Line(logging.Formatter):
         """Return the line of `record`, without a newline."""
         if record is not self.record:
             if int(record.created) != self.second:
-                self.second = int(record.created)
                 self.date = self.formatTime(record, LOG_DATE)
+                self.second = int(record.created)  # after it: Ctrl-C may come in between
             word = self.words.get(record.levelname, record.levelname)
             self.line = LOG_FORMAT % {"asctime": self.date, "levelname": word,
                                       "message": record.getMessage()}
@@ -488,9 +489,9 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
         data = line.encode("utf-8")
         if self.size + len(data) > LOG_BYTES:
             self.make_room(len(data))
+        self.size += len(data)
         self.stream.buffer.write(data)
         self.stream.buffer.flush()
-        self.size += len(data)
 
     def make_room(self, count: int) -> None:
         """Rotate the file if it cannot take `count` bytes more. Raises OSError if it may not."""
@@ -547,12 +548,12 @@ def set_up(log: logging.Logger, path: "str | None", verbose: bool) -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser whose help prints in any locale and whose misuse is an ExitError."""
+    """An argparse parser that prints in any locale, and whose misuse is an ExitError."""
 
-    def print_help(self, file=None) -> None:
-        """Print the help, whatever standard output can encode, as far as somebody reads it."""
+    def _print_message(self, message: str, file=None) -> None:
+        """Print the help or version, whatever standard output can encode, if somebody reads it."""
         encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-        text = self.format_help().encode(encoding, "backslashreplace").decode(encoding)
+        text = message.encode(encoding, "backslashreplace").decode(encoding)
         try:
             print(text, end="", flush=True)
         except OSError:

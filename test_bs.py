@@ -468,10 +468,11 @@ class CommandLines(Scene):
     """What both scripts share: help, version, misuse, port, log file."""
 
     def test_help_names_every_option_with_its_default_in_80_columns(self):
-        both = ("--help", "--port", "(défaut : 13337)", "--log-file", "--verbosity", "--version")
-        own = {server: ("--listen", "(défaut : 0.0.0.0)"),
-               client: ("--host", "(défaut : 127.0.0.1)", "--timeout", "(défaut : 10)",
-                        "'waf' ou 'meo'")}
+        both = ("--help affiche cette aide", "--port PORT", "(défaut : 13337)", "--log-file FICHIER",
+                "--verbosity", "--version affiche la version")
+        own = {server: ("--listen ADRESSE", "(défaut : 0.0.0.0)", "-v, --verbosity écrit aussi"),
+               client: ("--host HÔTE", "(défaut : 127.0.0.1)", "--timeout SECONDES",
+                        "(défaut : 10)", "'waf' ou 'meo'", "-v, --verbosity montre aussi")}
         for script, words in own.items():
             name = script.__name__
             code, text, _ = run(command(name, ["--help"]), self.folder, COLUMNS="80")
@@ -482,8 +483,13 @@ class CommandLines(Scene):
 
     def test_version(self):
         for script in (server, client):
+            name = script.__name__ + ".py"
             result = run(command(script.__name__, ["--version"]), self.folder)
-            self.assertEqual(result, (0, f"{script.__name__}.py {script.VERSION}\n", ""))
+            self.assertEqual(result, (0, f"{name} {script.VERSION}\n", ""))
+            copy = os.path.join(self.folder, "\u00e9" + name)
+            shutil.copy(os.path.join(HERE, name), copy)
+            result = run([sys.executable, copy, "--version"], self.folder, PYTHONIOENCODING="ascii")
+            self.assertEqual(result, (0, f"\\xe9{name} {script.VERSION}\n", ""))
 
     def test_misuse_exits_2_with_the_usage(self):
         for script, misuses in ((server, (["--nope"], ["x"], ["-p"])),
@@ -678,6 +684,12 @@ class ServerLog(Scene):
         self.assertNotIn("\x1b", self.read(self.log_file))
         self.assertIn(" WARN Aucun client", self.read(self.log_file))
 
+    def test_ctrl_c_while_a_date_is_made_spoils_no_later_line(self):
+        line, record = server.Line({}), logging.makeLogRecord({"levelname": "INFO", "msg": "x"})
+        with unittest.mock.patch.object(line, "formatTime", side_effect=KeyboardInterrupt):
+            self.assertRaises(KeyboardInterrupt, line.format, record)
+        self.assertRegex(line.format(record), "^" + DATE + "INFO x$")
+
     def test_the_date_of_a_line_is_that_of_its_second(self):
         line, fields = server.Line({}), {"levelname": "INFO", "msg": "x"}
         for created, shown in ((0.9, ":00 INFO x"), (1.1, ":01 INFO x"), (61.0, ":01 INFO x")):
@@ -732,6 +744,20 @@ class NobodyWaits(Scene):
         bs.end()
         self.assertEqual(self.let_go(bs), 100 + 3 - 20)
         self.assertEqual(bs.matching("WARN"), bs.matching("dont 127.0.0.1."))
+
+    def test_a_burst_that_is_done_at_once_pushes_out_nobody(self):
+        bs = self.serve(first=limited(40))
+        honest = [bs.connect(source=f"127.0.2.{number}") for number in range(25)]
+        bs.expect_line("Un client 127.0.2.", 25)
+        for _ in range(4):
+            bs.popen.send_signal(signal.SIGSTOP)  # so that all of the burst waits in the queue
+            burst = [bs.connect().send(b"waf\n").half_close() for _ in range(30)]
+            bs.popen.send_signal(signal.SIGCONT)
+            for connection in burst:
+                connection.expect(WAF)
+        for connection in honest:
+            connection.send(b"waf\n").expect(WAF)
+        self.assertEqual(bs.matching("WARN"), [])
 
     def test_clients_that_drip_are_each_answered_and_hold_up_nobody(self):
         bs = self.serve(constants={"SILENCE": NEVER})
@@ -952,7 +978,8 @@ logging.handlers.RotatingFileHandler.doRollover = interrupted""")
     @unittest.skipIf(sys.version_info < (3, 7), "open() to append seeks, which no pipe can")
     def test_a_pipe_as_the_log_gets_every_line(self):
         reader, writer = os.pipe()
-        bs = self.serve(log_file=f"/dev/fd/{writer}", pass_fds=[writer])
+        bs = self.serve(log_file=f"/dev/fd/{writer}", constants={"LOG_BYTES": 10},
+                        pass_fds=[writer])
         os.close(writer)
         bs.connect().send(b"meo\n").expect(MEO)
         bs.expect_line("Réponse envoyée")
@@ -1627,7 +1654,7 @@ class Worlds(unittest.TestCase):
 
     def test_a_minute_alone_is_said_and_said_again_every_minute(self):
         world = World()
-        world.client(at=200.5).says(b"waf\n")
+        world.client(at=200.5).says(b"waf\n", END)  # done at once
         self.assertEqual([int(at) for at, _ in self.warnings(world.run(331))],
                          [60, 120, 180, 260, 320])
 
@@ -1823,6 +1850,27 @@ class ClientRuns(Scene):
             with contextlib.suppress(OSError):
                 os.remove(log + ".1")
 
+    def test_a_line_that_is_cut_ends_with_a_whole_character(self):
+        for first in ("", "x"):  # one of the two would be cut in the middle of one
+
+            def behave(connection, first=first):
+                connection.recv(1024)
+                connection.sendall((first + "é" * 4000).encode())
+            self.assertEqual(self.client("-p", str(self.fake(behave)), "meo")[0], 0)
+            lines = self.read(os.path.join(self.folder, "bs_client.log")).splitlines()
+            self.assertRegex(lines[-1], "Réponse reçue.*ééé… \\(coupé\\)$")
+
+    @unittest.skipIf(sys.version_info < (3, 7), "open() to append seeks, which no pipe can")
+    def test_a_pipe_as_the_log_gets_every_line(self):
+        reader, writer = os.pipe()
+        argv = command("client", ["--log-file", f"/dev/fd/{writer}", "-p", str(self.serve().port),
+                                  "meo"], {"LOG_BYTES": 10})
+        code = subprocess.call(argv, cwd=self.folder, env=environment(), pass_fds=[writer],
+                               stdout=subprocess.DEVNULL)
+        os.close(writer)
+        with open(reader, encoding="utf-8") as file:
+            self.assertEqual((code, len(file.readlines())), (0, 3))
+
     def test_verbosity_shows_the_log_on_the_console(self):
         port = self.serve().port
         code, _, console = self.client("-v", "-p", str(port), "meo")
@@ -1836,6 +1884,7 @@ class ClientRuns(Scene):
         self.assertRegex(log, "^" + LINE + re.escape(sentence[len("ERROR "):]) + "\n$")
         console = self.client("-v", "-p", str(port), "meo")[2]
         self.assertIn(f"DEBUG Cause : {os.strerror(errno.ECONNREFUSED)}.", console)
+        self.assertIn("DEBUG Cause : ", self.client("-v", "-H", "a..b", "meo")[2])
 
     def test_every_error_is_one_line_of_the_log(self):
         port = self.fake(lambda connection: connection.recv(1024))
@@ -1977,9 +2026,11 @@ class ClientRuns(Scene):
         return popen.returncode, output.decode("utf-8"), console.decode("utf-8")
 
     def test_what_a_server_said_before_it_left_at_the_prompt_is_shown(self):
-        for end in (socket.socket.close, reset):
-            self.assertEqual(self.leaving(b"Serveur ", b"plein.", end=end),
-                             (0, "Le serveur a répondu : Serveur plein.\n", ""))
+        shown = "Le serveur a répondu : Serveur plein.\n"
+        self.assertEqual(self.leaving(b"Serveur ", b"plein."), (0, shown, ""))
+        cut = f"la réponse est peut-être incomplète ({os.strerror(errno.ECONNRESET)})."
+        self.assertEqual(self.leaving(b"Serveur ", b"plein.", end=reset),
+                         (1, shown, f"Une erreur est survenue: {cut}\n"))
 
     def test_a_server_that_left_at_the_prompt_without_a_word_exits_1(self):
         for end in (socket.socket.close, reset):
@@ -2057,7 +2108,7 @@ class ClientRuns(Scene):
             done.wait(PATIENCE)
         port = self.fake(behave)
         self.addCleanup(done.set)
-        code, text, console = self.client("-p", str(port), "meo")
+        code, text, console = self.client("-p", str(port), "-t", str(NEVER), "meo")
         self.assertEqual((code, console), (0, ""))
         self.assertEqual(text.splitlines()[-1], "Le serveur a répondu : Meo à toi")
 
@@ -2087,6 +2138,13 @@ class ClientRuns(Scene):
         code, text, _ = self.client("-p", str(self.fake(behave)), "meo")
         self.assertEqual((code, text.count("x")), (0, 65536))
         self.assertTrue(text.endswith("x… (coupé)\n"))
+
+    def test_a_reply_of_64_kib_is_shown_whole(self):
+        def behave(connection):
+            connection.recv(1024)
+            connection.sendall(b"x" * 65536)
+        text = self.client("-p", str(self.fake(behave)), "meo")[1]
+        self.assertTrue(text.endswith("x\n"))
 
     def test_it_works_where_the_locale_is_ascii(self):
         port = self.serve().port
@@ -2144,6 +2202,13 @@ class Surroundings(Scene):
         line = "exec \"$@\" <&-"
         code, _, console = run(["sh", "-c", line, "sh"] + argv, self.folder)
         self.assertEqual((code, "pas d'entrée" in console), (1, True))
+
+    def test_no_standard_error_at_the_prompt_exits_1(self):
+        port = self.fake(lambda connection: connection.recv(1024))
+        code, _, _ = self.shell(f"$client -p {port} --log-file l 2>&-", PYTHONIOENCODING="utf-8")
+        self.assertEqual(code, 1)
+        self.assertIn("la saisie demande une sortie d'erreur.\n",
+                      self.read(os.path.join(self.folder, "l")))
 
     def test_no_standard_output_exits_1_and_is_not_taken_for_the_input(self):
         for message in ("", "meo"):
