@@ -470,8 +470,8 @@ class CommandLines(Scene):
     def test_help_names_every_option_with_its_default_in_80_columns(self):
         both = ("--help affiche cette aide", "--port PORT", "(défaut : 13337)", "--log-file FICHIER",
                 "--verbosity", "--version affiche la version")
-        own = {server: ("--listen ADRESSE", "(défaut : 0.0.0.0)", "-v, --verbosity écrit aussi"),
-               client: ("--host HÔTE", "(défaut : 127.0.0.1)", "--timeout SECONDES",
+        own = {server: ("Serveur bs : un message, une réponse", "--listen ADRESSE", "(défaut : 0.0.0.0)", "-v, --verbosity écrit aussi"),
+               client: ("Client bs : envoie un message", "--host HÔTE", "(défaut : 127.0.0.1)", "--timeout SECONDES",
                         "(défaut : 10)", "'waf' ou 'meo'", "-v, --verbosity montre aussi")}
         for script, words in own.items():
             name = script.__name__
@@ -1631,6 +1631,13 @@ class Worlds(unittest.TestCase):
         world.run(10)
         self.assertLess(who.replied, 1.0007)
 
+    def test_a_silent_client_is_looked_at_ever_more_rarely(self):
+        silent = unittest.mock.Mock()
+        silent.recv.side_effect = BlockingIOError
+        rests = server.read(silent, server.Clock(), 1.0)
+        self.assertEqual([next(rests) for _ in range(7)],
+                         [0.001, 0.002, 0.004, 0.008, 0.016, 0.02, 0.02])
+
     def test_silence_of_a_fifth_of_a_second_ends_a_message(self):
         world = World()
         who = world.client().says(b"wa", b"f", after=0.19)
@@ -1958,7 +1965,8 @@ class ClientRuns(Scene):
 
     def test_nothing_typed_exits_1(self):
         port = self.fake(lambda connection: connection.recv(1024))
-        self.refused(["-p", str(port)], "Une erreur est survenue: rien n'a été saisi.")
+        text = self.refused(["-p", str(port)], "Une erreur est survenue: rien n'a été saisi.")
+        self.assertTrue(text.endswith(" : \n"))  # what the shell says next begins a line
 
     def test_what_cannot_be_decoded_exits_1(self):
         port = self.fake(lambda connection: connection.recv(1024))
@@ -2115,10 +2123,11 @@ class ClientRuns(Scene):
     def test_a_reply_in_pieces_is_shown_whole(self):
         def behave(connection):
             connection.recv(1024)
-            for byte in "Meo à toi".encode():
+            for byte in b"Meo a toi " * 6:  # a piece must not count for more time than it took
                 connection.sendall(bytes([byte]))
-        text = self.client("-p", str(self.fake(behave)), "meo")[1]
-        self.assertTrue(text.endswith("Le serveur a répondu : Meo à toi\n"))
+                time.sleep(0.004)
+        text = self.client("-p", str(self.fake(behave)), "-t", "5", "meo")[1]
+        self.assertTrue(text.endswith("Le serveur a répondu : " + "Meo a toi " * 6 + "\n"), text)
 
     def test_a_reply_acts_on_no_screen_and_forges_no_line(self):
         def behave(connection):
