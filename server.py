@@ -346,8 +346,8 @@ class Aside:
     def due(self, now: float) -> list:
         """Return the clients that are due by `now` (seconds), each to be scheduled or removed."""
         last, self.slot = self.slot, int(now / SLOT)
-        return [client for slot in range(last + 1, self.slot + 1)
-                for client in self.slots.pop(slot, ())]
+        passed = range(last + 1, self.slot + 1) if self.slots else ()
+        return [client for slot in passed for client in self.slots.pop(slot, ())]
 
     def wait(self, now: float) -> float:
         """Return the seconds from `now` until somebody is due, at most WAIT."""
