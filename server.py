@@ -41,7 +41,7 @@ TURN = 0.02  # seconds a turn may take beside its wait: a longer step of the dat
 SOON = 0.001  # seconds until a client set aside is looked at: what was under way is there by then
 LATE = 0.02  # seconds between two looks at a silent client: nobody feels that
 LOOKS = 10000  # a second, shared among the addresses: less than a tenth of a processor
-SLOT = 0.001  # seconds: clients due in the same slot are looked at together; SOON is no less
+SLOT = 0.001  # seconds: clients due in the same slot are looked at together
 GRID = 25  # slots rounded to one where a look can wait: to wake up costs more than to look
 PATIENCE = 300.0  # seconds a client may take for all of it: time enough to look up what to type
 ASIDE_MAX = 10000  # clients, where the descriptors suffice: some 20 MB
@@ -114,7 +114,8 @@ def receive(connection: socket.socket, clock: "Clock"):
     """
     line, received, silence = b"", 0, PATIENCE  # which the loop ends first: who says nothing waits
     while received <= ENDLESS:
-        data = yield from read(connection, clock, silence)
+        # Who has only just come is about to speak: it asks to be resumed at once
+        data = yield from read(connection, clock, silence, SOON if received else 0.0)
         if not data:
             return line[:MESSAGE_MAX], received
         received += len(data)
@@ -126,13 +127,13 @@ def receive(connection: socket.socket, clock: "Clock"):
     return None, received
 
 
-def read(connection: socket.socket, clock: "Clock", silence: float):
+def read(connection: socket.socket, clock: "Clock", silence: float, rest: float = SOON):
     """Return the bytes that come next, none at the end of the stream; None after `silence` seconds.
 
-    A generator as `exchange`: it asks to be resumed soon, then ever more rarely. Raises OSError if
-    the client resets the connection.
+    A generator as `exchange`: it asks to be resumed in `rest` seconds, then ever more rarely.
+    Raises OSError if the client resets the connection.
     """
-    since, rest = clock.now, SOON
+    since = clock.now
     while True:
         try:
             return connection.recv(CHUNK)
@@ -141,7 +142,7 @@ def read(connection: socket.socket, clock: "Clock", silence: float):
         if clock.now - since >= silence:
             return None
         yield rest
-        rest = min(2 * rest, LATE)
+        rest = min(max(2 * rest, SOON), LATE)
 
 
 class Server:
@@ -163,40 +164,40 @@ class Server:
         """Serve until KeyboardInterrupt."""
         while True:
             wait = self.aside.wait(self.clock.now)
-            arrived = self.accept(wait)
+            self.listener.settimeout(wait)
+            came = self.accept()
             self.clock.read(wait)
             for client in self.aside.due(self.clock.now):
                 self.resume(client)
-            for connection, address in arrived:
-                self.start(connection, address)
-            self.report(bool(arrived))
+            self.listener.setblocking(False)
+            count = 0
+            while came:
+                client = self.start(*came)
+                count += 1
+                came = self.accept() if count < BATCH else None
+            if count == 1 and client:
+                self.wait_for(client)
+            self.report(count > 0)
 
-    def accept(self, wait: float) -> list:
-        """Return who has connected, as (socket, address), BATCH at most.
+    def accept(self) -> "tuple | None":
+        """Return who has connected, as (socket, address), or None if nobody has.
 
-        Waits at most `wait` seconds for the first.
+        Where there is no room, one client aside is let go.
         """
-        arrived = []
-        self.listener.settimeout(wait)
-        for _ in range(BATCH):
+        for _ in range(2):
             try:
-                arrived.append(self.listener.accept())
+                return self.listener.accept()
             except (BlockingIOError, socket.timeout):  # noqa: UP041  (3.6 knows no other name)
-                if len(arrived) == 1:
-                    self.await_first_byte(arrived[0][0])
-                break
+                return None
             except ConnectionAbortedError:
-                pass  # it has left between the kernel's queue and accept(2)
+                return None  # it has left between the kernel's queue and accept(2)
             except OSError as error:  # no descriptor is left, or what else accept(2) passes on
-                if arrived:
-                    break  # who came may be done at once: see before anybody is let go
                 self.failure = error.strerror
                 if not self.aside.count:
                     self.nap()
-                    break
+                    return None
                 self.let_one_go()
-            self.listener.setblocking(False)
-        return arrived
+        return None
 
     def nap(self) -> None:
         """Rest a moment: accept() would fail again at once, and there is no `time` to sleep."""
@@ -206,26 +207,30 @@ class Server:
         except OSError:
             pass
 
-    def await_first_byte(self, connection: socket.socket) -> None:
-        """Wait SOON seconds for a client that came alone, and would else be set aside for them."""
-        connection.settimeout(SOON)
-        try:
-            connection.recv(1, socket.MSG_PEEK)
-        except OSError:
-            pass  # silent as yet, or gone: its exchange will see
-
-    def start(self, connection: socket.socket, address: tuple) -> None:
-        """Carry the exchange of a new client as far as it goes; set it aside if it is not over."""
+    def start(self, connection: socket.socket, address: tuple) -> "Client | None":
+        """Carry the exchange of a new client as far as it goes; return it if it is yet silent."""
         # macOS accepts a connection that is already gone, with no address at all
         ip = IPV4_MAPPED.sub("", address[0]) if address else "inconnu"
         steps = exchange(connection, ip, self.clock, self.log)
         rest = next(steps, None)
-        if rest is not None:
-            client = Client(steps, ip, self.clock.now + PATIENCE)
-            self.aside.add(client)
-            self.aside.schedule(client, rest)
-            if self.aside.count > ASIDE_MAX:
-                self.let_one_go()
+        if rest is None:
+            return None
+        client = Client(connection, steps, ip, self.clock.now + PATIENCE)
+        self.aside.add(client)
+        self.aside.schedule(client, rest)
+        if self.aside.count > ASIDE_MAX:
+            self.let_one_go()
+        return client if rest == 0.0 else None
+
+    def wait_for(self, client: "Client") -> None:
+        """Wait SOON seconds for `client`, who came alone: it shall not be set aside for them."""
+        client.connection.settimeout(SOON)
+        try:
+            client.connection.recv(1, socket.MSG_PEEK)
+        except OSError:
+            pass  # silent as yet, or gone: its exchange will see
+        client.connection.setblocking(False)
+        self.resume(client)
 
     def resume(self, client: "Client") -> None:
         """Carry the exchange of `client`, who is due, as far as it goes."""
@@ -280,10 +285,11 @@ class Server:
 class Client:
     """A client that the loop carries on: its exchange, and what decides when it is looked at."""
 
-    __slots__ = ("deadline", "exchange", "ip", "network", "slot")  # there may be ten thousand
+    __slots__ = ("connection", "deadline", "exchange", "ip", "network", "slot")  # there may be ten thousand
 
-    def __init__(self, exchange, ip: str, deadline: float) -> None:
-        """Take the generator of the exchange, the address, and when the patience ends (seconds)."""
+    def __init__(self, connection: socket.socket, exchange, ip: str, deadline: float) -> None:
+        """Take the socket, the generator, the address, and when the patience ends (seconds)."""
+        self.connection = connection
         self.exchange = exchange
         self.ip = ip
         # What one host has at its disposal: an IPv4 address, or the /64 of an IPv6 one (RFC 6177)
@@ -336,10 +342,11 @@ class Aside:
     def schedule(self, client: Client, rest: float) -> None:
         """Let `client` be due in `rest` seconds, or when its network's looks allow it."""
         share = len(self.networks[client.network]) * len(self.networks) / LOOKS
-        steps = int(max(rest, share) / SLOT)
+        steps = int(max(rest, share, SLOT) / SLOT)
         grid = min(steps, GRID)
         waits = -(-steps // grid)  # rounded up; from the last line of the grid, so that who is late
         slot = (self.slot // grid + waits) * grid  # once is not late for ever
+        self.slots.get(client.slot, {}).pop(client, None)
         client.slot = max(min(slot, int(client.deadline / SLOT)), self.slot + 1)
         self.slots.setdefault(client.slot, {})[client] = None
 

@@ -860,7 +860,7 @@ class Addresses(Scene):
 
     def test_a_host_is_an_ipv4_address_or_the_first_64_bits_of_an_ipv6_one(self):
         def network(ip):
-            return server.Client(None, ip, 0.0).network
+            return server.Client(None, None, ip, 0.0).network
         self.assertEqual(network("2001:db8::1"), network("2001:db8:0:0:ffff::2"))
         self.assertNotEqual(network("2001:db8::1"), network("2001:db8:0:1::1"))
         self.assertNotEqual(network("192.0.2.1"), network("192.0.2.2"))
