@@ -30,7 +30,7 @@ import server
 from test_bs import MEO, Connection, command, environment, free_port, raise_limit
 
 ROUNDS = 3
-SECONDS = 0.5  # of load in each round
+SECONDS = 0.4  # of load in each round
 SILENT = 10000  # connections that say nothing
 POUR = 4000  # of them a second
 DESCRIPTORS = (1024, 16384)  # that server.py may have beside them; its peers have 1024
@@ -220,7 +220,7 @@ def sit(port, people, process):
     raise_limit()
     seated = [connect_from(f"127.1.{number // 250}.{1 + number % 250}", port)
               for number in range(people)]
-    time.sleep(1.5)  # until they are looked at as rarely as they will be
+    time.sleep(1)  # until they are looked at as rarely as they will be
     before, begin = processor(process), time.perf_counter()
     time.sleep(2)
     share = (processor(process) - before) / (time.perf_counter() - begin)
@@ -365,7 +365,7 @@ class Bench:
         with self.started("server.py") as (port, popen):
             argvs = ([sys.executable, "-c", IMPORTS],
                      command("client", ["-p", str(port), "--log-file", "bs_client.log", "meo"]))
-            for _ in range(10):
+            for _ in range(9):
                 for argv in argvs:
                     begin = time.perf_counter()
                     subprocess.check_call(argv, cwd=self.folder, stdout=subprocess.DEVNULL,
@@ -378,12 +378,12 @@ class Bench:
                 bare = resident(python.pid)
                 python.stdin.close()
             before = resident(popen.pid)
-            self.run("load", port, 64, False, 60, 30000)
+            self.run("load", port, 64, False, 60, 20000)
             after = resident(popen.pid)
         self.tell("client.py, memory")
         print(f"\nA run of client.py: {self.median(False, 0) * 1e3:.0f} ms, "
               f"{self.ratio(False, True):.2f} times a Python that imports the same modules"
-              f"\nMemory of server.py: {before} kB, after 30000 exchanges {after} kB, "
+              f"\nMemory of server.py: {before} kB, after 20000 exchanges {after} kB, "
               f"{after / bare:.2f} times such a Python's")
 
     def print_all(self):
