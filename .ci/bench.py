@@ -2,7 +2,7 @@
 """How server.py compares, side by side in one run: `make bench`, two minutes at most.
 
 Its peers are what one would write instead, with the same replies and logging set up as in the notes.
-Everything is measured in interleaved rounds, and each figure is the median of them. Every process
+Speeds are measured in interleaved rounds, and each figure is the median of them. Every process
 but this one is this file again, with a role (see ROLES) and its arguments.
 """
 
@@ -30,7 +30,7 @@ import server
 from test_bs import MEO, Connection, command, environment, free_port, raise_limit
 
 ROUNDS = 3
-SECONDS = 0.4  # of load in each round
+SECONDS = 0.35  # of load in each round
 SILENT = 10000  # connections that say nothing
 POUR = 4000  # of them a second
 DESCRIPTORS = (1024, 16384)  # that server.py may have beside them; its peers have 1024
@@ -222,7 +222,7 @@ def sit(port, people, process):
               for number in range(people)]
     time.sleep(1)  # until they are looked at as rarely as they will be
     before, begin = processor(process), time.perf_counter()
-    time.sleep(2)
+    time.sleep(1.5)
     share = (processor(process) - before) / (time.perf_counter() - begin)
     random.shuffle(seated)
     delays = []
@@ -354,7 +354,7 @@ class Bench:
             self.tell(f"{SILENT} silent connections, {count} descriptors")
 
     def prompts(self):
-        """Measure what people at the prompt cost and how long they wait: one round."""
+        """Measure what people at the prompt cost and how long they wait: once."""
         for people in (30, 500):
             with self.started("server.py", 4096) as (port, popen):
                 self.note(("sit", people), self.run("sit", port, people, popen.pid))
@@ -431,9 +431,9 @@ def main():
         for number in range(ROUNDS):
             bench.tell(f"round {number + 1} of {ROUNDS}")
             bench.throughput()
-            if number < 2:
+            if number > 0:
                 bench.silence()
-                bench.prompts()
+        bench.prompts()
         bench.print_all()
         bench.footprint()
     print(f"\nPython {platform.python_version()}, {platform.system()} {platform.release()}, "
