@@ -185,7 +185,6 @@ def set_up(log: logging.Logger, path: "str | None", verbose: bool) -> None:
 
     Raises ExitError if a `path` that was asked for does not open.
     """
-    logging.addLevelName(logging.WARNING, "WARN")
     logging.raiseExceptions = False  # a log that stops working is no concern of the user's
     log.setLevel(logging.DEBUG if verbose else logging.INFO)
     log.propagate = False

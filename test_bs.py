@@ -468,8 +468,8 @@ class CommandLines(Scene):
     """What both scripts share: help, version, misuse, port, log file."""
 
     def test_help_names_every_option_with_its_default_in_80_columns(self):
-        both = ("--help affiche cette aide", "--port PORT", "(défaut : 13337)", "--log-file FICHIER",
-                "--verbosity", "--version affiche la version")
+        both = ("options:", "--help affiche cette aide", "--port PORT", "(défaut : 13337)",
+                "--log-file FICHIER", "--verbosity", "--version affiche la version")
         own = {server: ("Serveur bs : un message, une réponse", "--listen ADRESSE", "(défaut : 0.0.0.0)", "-v, --verbosity écrit aussi"),
                client: ("Client bs : envoie un message", "--host HÔTE", "(défaut : 127.0.0.1)", "--timeout SECONDES",
                         "(défaut : 10)", "'waf' ou 'meo'", "-v, --verbosity montre aussi")}
