@@ -285,7 +285,8 @@ class Server:
 class Client:
     """A client that the loop carries on: its exchange, and what decides when it is looked at."""
 
-    __slots__ = ("connection", "deadline", "exchange", "ip", "network", "slot")  # there may be ten thousand
+    # There may be ten thousand
+    __slots__ = ("connection", "deadline", "exchange", "ip", "network", "slot")
 
     def __init__(self, connection: socket.socket, exchange, ip: str, deadline: float) -> None:
         """Take the socket, the generator, the address, and when the patience ends (seconds)."""

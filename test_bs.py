@@ -215,10 +215,6 @@ class Process:
             self.popen.kill()
             self.reader.join(PATIENCE)
 
-    def descriptors(self):
-        """Return how many descriptors it has open."""
-        return len(os.listdir(f"/proc/{self.popen.pid}/fd"))
-
     def status(self, name):
         """Return a number of its status: proc(5)."""
         with open(f"/proc/{self.popen.pid}/status") as file:

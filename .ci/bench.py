@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How server.py compares, side by side in one run: `make bench`, two minutes at most.
+"""How server.py compares, side by side in one run: `make bench`, some two minutes.
 
 Its peers are what one would write instead, with the same replies and logging set up as in the notes.
 Speeds are measured in interleaved rounds, and each figure is the median of them. Every process
