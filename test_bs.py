@@ -466,8 +466,10 @@ class CommandLines(Scene):
     def test_help_names_every_option_with_its_default_in_80_columns(self):
         both = ("options:", "--help affiche cette aide", "--port PORT", "(défaut : 13337)",
                 "--log-file FICHIER", "--verbosity", "--version affiche la version")
-        own = {server: ("Serveur bs : un message, une réponse", "--listen ADRESSE", "(défaut : 0.0.0.0)", "-v, --verbosity écrit aussi"),
-               client: ("Client bs : envoie un message", "--host HÔTE", "(défaut : 127.0.0.1)", "--timeout SECONDES",
+        own = {server: ("Serveur bs : un message, une réponse", "--listen ADRESSE",
+                        "(défaut : 0.0.0.0)", "-v, --verbosity écrit aussi"),
+               client: ("Client bs : envoie un message", "--host HÔTE",
+                        "(défaut : 127.0.0.1)", "--timeout SECONDES",
                         "(défaut : 10)", "'waf' ou 'meo'", "-v, --verbosity montre aussi")}
         for script, words in own.items():
             name = script.__name__
@@ -1004,7 +1006,7 @@ logging.handlers.RotatingFileHandler.doRollover = interrupted""")
 # A world in a seed
 #
 # server.py touches the world only through its listener, its clients' sockets and one clock. So the
-# real server can be run in a world that is made up: nobody waits there, a minute takes milliseconds,
+# real server can be run in a world that is made up: nobody waits, a minute takes milliseconds,
 # and what goes wrong goes wrong again for the same seed. There are no threads and no events: each
 # client has a script of what it says and when, and it is the server's own calls that let time pass.
 
@@ -1027,8 +1029,8 @@ class SimulatedClient:
         self.logged_as = ip.replace("::ffff:", "")
         self.host = ip if "." in ip else ip[:ip.find("0:0:0:")]  # what one host has: of IPv6, a /64
         self.said = []  # the script: (seconds, bytes or END or RESET)
-        self.gap, self.piece = FOREVER, b""  # what it goes on saying when all is said, and how often
-        self.leaving = 0.01, END  # (seconds after the reply, END or RESET), or None: it never leaves
+        self.gap, self.piece = FOREVER, b""  # what it says when all is said, and how often
+        self.leaving = 0.01, END  # (seconds after the reply, END or RESET), or None: never
         self.departure = FOREVER, None  # (seconds, END or RESET): when it does
         self.script = []  # what the server has not read yet, the next one last
         self.due = FOREVER  # seconds: when there is something to be read
@@ -1045,7 +1047,8 @@ class SimulatedClient:
         said = ", ".join(f"{at - self.at:+.4f} s {what[-40:]!r} ({len(what)})"
                          for at, what in self.said[:12])
         return (f"[{self.kind} {self.ip} at {self.at:.4f} s, says {said or 'nothing'}, then every "
-                f"{self.gap} s {self.piece[:9]!r}, leaves at {self.departure}; accepted {self.accepted},"
+                f"{self.gap} s {self.piece[:9]!r}, leaves at {self.departure}; accepted "
+                f"{self.accepted},"
                 f" heard {self.heard}, read {self.received} bytes, replied {self.replied} "
                 f"{self.replies}, closed {self.closed}, hung up {self.hung_up}]")
 
@@ -1239,7 +1242,7 @@ class World:
         self.clients = []
         self.here = {}  # the clients whose socket is open, in the order they were accepted
         self.crowds = {}  # host: how many they are; no crowd is none
-        self.share = 0.0  # seconds between two looks at a client, at most, that its host accounts for
+        self.share = 0.0  # seconds between two looks at a client that its host accounts for
         self.listener = SimulatedListener(self)
         self.called = None  # whose socket was called last
         self.second, self.came = 0, 0  # when it is over; how many calls in it brought something
@@ -1456,7 +1459,8 @@ class World:
                 expected.remove(text)
                 continue
             found = re.match(r"(Impossible) d'accepter un client : no descriptor\.$"
-                             r"|(Trop) de clients en attente : (1(?= écarté,)|\d+(?= écartés,))", text)
+                             r"|(Trop) de clients en attente : (1(?= écarté,)|\d+(?= écartés,))",
+                             text)
             self.check(found, "no other warning is in the log", text)
             gone += int(found.group(3) or 0)
             times = said[found.group(1) or found.group(2)]
@@ -1478,7 +1482,8 @@ class World:
             slack = 1.1 * (1 + count + self.steps_in(begin, accepted))  # a wait, 1 s, may be lost
             self.check(int(max(accepted - begin - slack, 0) / 60) <= count
                        <= int(max(accepted - begin + slack, 0) / 60),
-                       "each minute without a client is said, and no other", (begin, accepted, said))
+                       "each minute without a client is said, and no other",
+                       (begin, accepted, said))
             said = [at for at in said if at >= accepted]
             begin = max(begin, closed)
             self.check(not [at for at in said if at < begin], "who is here is company", said)
@@ -1526,14 +1531,16 @@ def draw_honest(who, chance, gap):
     if chance.random() < 0.05:
         who.says(END, after=chance.choice([0.0, 0.5]))  # it leaves without a word
         return
-    pieces = [b"wa", b"f", b"waf", b"me", b"o", b"meo", b"\r", b"\xff", b"\t", "\xe9".encode(), b" ",
+    pieces = [b"wa", b"f", b"waf", b"me", b"o", b"meo", b"\r", b"\xff", b"\t", "\xe9".encode(),
+              b" ",
               b"x" * chance.randrange(1100), b"x" * chance.randrange(1015, 1028)]
     text = b"".join(chance.choice(pieces) for _ in range(chance.randrange(5)))
     kind = chance.choice(["lf", "crlf", "end", "meo", "silence"])
     text += {"lf": b"\n", "crlf": b"\r\n", "meo": b"meo"}.get(kind, b"")
     text = text or b"waf"
     cuts = sorted({chance.randrange(1, len(text)) for _ in range(chance.randrange(4)) if text[1:]})
-    begin = chance.choice([0.0, 0.0, 0.0005, chance.uniform(0, 0.1), 10 ** chance.uniform(-1, chance.choice([0, 1, 2]))])
+    begin = chance.choice([0.0, 0.0, 0.0005, chance.uniform(0, 0.1),
+                           10 ** chance.uniform(-1, chance.choice([0, 1, 2]))])
     for first, last in zip([0] + cuts, cuts + [len(text)]):
         who.says(text[first:last], after=begin)
         begin = chance.choice([0.0, chance.uniform(0, 0.01), chance.uniform(0, gap)])
@@ -1685,7 +1692,8 @@ class Worlds(unittest.TestCase):
             world.client().says(b"x" * 1023 + b"\r\r", b"\n", after=0.05)
             for size in range(1020, 1027):
                 world.client().says(b"x" * size + b"meo" + ending)
-                world.client().says(b"x" * size, b"waf" + ending[:1], ending[1:] or b"y", after=0.05)
+                world.client().says(b"x" * size, b"waf" + ending[:1], ending[1:] or b"y",
+                                    after=0.05)
         world.run(10)
 
     def test_without_any_descriptor_it_rests_and_says_so_once_a_second(self):
@@ -2313,7 +2321,8 @@ class Modules(Scene):
             argv = [sys.executable, *flags, "server.py", "-p", str(port), "--log-file", "log"]
             bs = self.start(argv, port, folders["server.py"])
             bs.expect_line("Le serveur tourne sur")
-            argv = [sys.executable, *flags, "client.py", "-p", str(port), "--log-file", "log", "meo"]
+            argv = [sys.executable, *flags, "client.py", "-p", str(port), "--log-file", "log",
+                    "meo"]
             self.assertEqual(run(argv, folders["client.py"])[0], 0)
             bs.end()
 
@@ -2336,7 +2345,8 @@ class Figures(Scene):
         (server.ASIDE_MAX, 10000, "| 10,000 clients aside"),
         (server.SOON, 0.001, "| a client aside is looked at after 1 ms,"),
         (server.LATE, 0.02, "then ever more rarely, up to every 20 ms |"),
-        (server.LOOKS, 10000, "| no address gets more than an equal share of 10,000 looks a second |"),
+        (server.LOOKS, 10000,
+         "| no address gets more than an equal share of 10,000 looks a second |"),
         (server.LONELY, 60.0, "| nobody was connected for 60 s; again every minute |"),
         (server.WARN_EVERY, 1.0, "| there was no room; at most once a second |"),
         (server.LOG_BYTES, 10000, "Both log to a file of at most 10,000 bytes"),

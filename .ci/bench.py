@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How server.py compares, side by side in one run: `make bench`, some two minutes.
 
-Its peers are what one would write instead, with the same replies and logging set up as in the notes.
+Its peers are what one would write instead, with the same replies and the notes' logging.
 Speeds are measured in interleaved rounds, and each figure is the median of them. Every process
 but this one is this file again, with a role (see ROLES) and its arguments.
 """
@@ -408,11 +408,13 @@ class Bench:
             pour, beside, alone, kept = ((name, count)
                                          for name in ("pour", "beside", "alone", "kept"))
             errors = sum(result[3] for what in (pour, beside) for result in self.results[what])
-            print(f"| {count} | {self.ratio(pour, alone):.2f} × | {self.ratio(beside, alone):.2f} × "
+            print(f"| {count} | {self.ratio(pour, alone):.2f} × "
+                  f"| {self.ratio(beside, alone):.2f} × "
                   f"| {self.median(kept, 0):.0f} | {self.median(kept, 1):.1f} | {errors} |")
         print(f"\nOne of the {SILENT} that speaks is answered after "
               f"{self.median('speak', 0) * 1e3:.0f} ms, at most {self.most('speak', 0):.0f} ms")
-        print("\n| people at the prompt | of a core | answered after | at most |\n|--:|--:|--:|--:|")
+        print("\n| people at the prompt | of a core | answered after | at most |"
+              "\n|--:|--:|--:|--:|")
         for people in (30, 500):
             what = "sit", people
             print(f"| {people} | {self.median(what, 0):.1%} | {self.median(what, 1) * 1e3:.0f} ms "
