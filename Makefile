@@ -22,10 +22,10 @@ run-client:
 	@$(PYTHON) client.py -p $(PORT) -H $(HOST)
 
 test:
-	@$(PYTHON) -B -m unittest -q test_bs$(if $(T),.$(T))
+	@PYTHONPATH=.ci $(PYTHON) -B -m unittest $(if $(T),test_bs.$(T),worlds test_bs)
 
 worlds:
-	@WORLDS=$(N) SEED=$(SEED) $(PYTHON) -B -m unittest -q test_bs.Worlds
+	@PYTHONPATH=.ci N=$(N) SEED=$(SEED) $(PYTHON) -B -m unittest worlds
 
 bench:
 	@$(PYTHON) -B .ci/bench.py

@@ -2,14 +2,18 @@
 """bs server: one message in, one reply out, and no client makes another wait.
 
 A program that talks to many people at once usually has threads (a slow client holds one each) or
-asks the system who is ready (`select`). Here neither is needed: a client is a generator that never
-waits. `exchange` reads from top to bottom what happens to one; where nothing has come to be read it
-yields, and the loop, `Server.run`, turns to the others: those set aside who are due, then those
-who have just connected. The longer a client is silent the more rarely it is looked at, and no
-address may use more than its share of the looks, so that looking costs a bounded part of the time
-and no host can take another's. Between two turns the loop sleeps in accept(). Read on: tcp(7),
-accept(2), and RFC 1288 (finger), an exchange of the same shape: connect, one line, one answer,
-close.
+asks the system who is ready (`select`). Here neither is needed, and three ideas are enough, each
+of which can be read without the others:
+
+- `Client`: what happens to one, from top to bottom, in `exchange`. It never waits. Where nothing
+  has come to be read it stops, and `look` carries it on from there.
+- `Waiting`: the clients that are not done, whose turn it is to be looked at, and who goes when
+  there is no room. Looking costs a bounded part of the time, shared equally among the hosts, so
+  that no host can take another's.
+- `Server.run`: the loop, in five steps. Between two looks it sleeps in accept(2).
+
+Read on: tcp(7), accept(2), and RFC 1288 (finger), an exchange of the same shape: connect, one
+line, one answer, close.
 """
 
 import argparse
@@ -31,21 +35,24 @@ ENDLESS = 1 << 20  # bytes (1 MiB) without an end: a thousand times what counts 
 CHUNK = 1 << 16  # bytes a recv(2): about what loopback delivers in one segment
 SILENCE = 0.2  # seconds that end a message which nothing else ends: longer than most round trips
 LINGER = 2.0  # seconds of silence after the reply: what was still under way has arrived by then
+FOREVER = float("inf")  # seconds: who has said nothing has no silence that could end a message
 MORE = getattr(socket, "MSG_MORE", 0)  # Linux: reply and end of stream in one segment, send(2)
 
-# The loop
-WAIT = 1.0  # seconds that one wait lasts at most: Windows delivers Ctrl-C only between waits
-LONELY = 60.0  # seconds without a client before the log says so: its sentence speaks of a minute
-BATCH = 32  # clients accepted and begun, some milliseconds, before those aside have their turn
-TURN = 0.02  # seconds a turn may take beside its wait: a longer step of the date is none of time
-SOON = 0.001  # seconds until a client set aside is looked at: what was under way is there by then
-LATE = 0.02  # seconds between two looks at a silent client: nobody feels that
-LOOKS = 10000  # a second, shared among the addresses: less than a tenth of a processor
-SLOT = 0.001  # seconds: clients due in the same slot are looked at together
-GRID = 25  # slots rounded to one where a look can wait: to wake up costs more than to look
+# Those who wait
+SOON = 0.001  # seconds: a newcomer's first look, and the shortest wait that poll(2) can measure
+ROUND = 0.02  # seconds between two rounds: nobody feels that
+LOOKS = 200  # in a round: 10,000 a second are some hundredths of a processor
+NEWEST = 4  # one look in so many is for a crowd's newest: they are the likeliest to speak
 PATIENCE = 300.0  # seconds a client may take for all of it: time enough to look up what to type
-ASIDE_MAX = 10000  # clients, where the descriptors suffice: some 20 MB
+
+# The loop
+SLEEP = 1.0  # seconds at most: Windows delivers Ctrl-C only between waits
+LONELY = 60.0  # seconds without a client before the log says so: its sentence speaks of a minute
+BATCH = 16  # clients begun before those who wait are looked at: no more than PASS, come what may
+PASS = 0.02  # seconds a pass may take beside its sleep: a longer step of the date is none of time
+WAITING_MAX = 10000  # clients, where the descriptors suffice: some 20 MB
 WARN_EVERY = 1.0  # seconds between two such warnings: a flood of clients shall not be one of lines
+NOBODY = (BlockingIOError, socket.timeout, ConnectionError)  # what accept(2) says at an empty door
 
 # The listener
 LISTEN = "0.0.0.0"  # every IPv4 address of this machine
@@ -70,16 +77,17 @@ def reply_to(message: str) -> str:
     return next(reply for word, reply in REPLIES if word in message)
 
 
-def exchange(connection: socket.socket, ip: str, clock: "Clock", log: logging.Logger):
+def exchange(connection: socket.socket, ip: str, log: logging.Logger):
     """Carry out the exchange with the client at `ip`, from its `connection` to its end.
 
-    A generator: it yields for how many seconds it need not be resumed. However it ends, also where
-    the loop closes it to hang up, it closes the connection.
+    A generator: it yields where nothing has come to be read, and is sent the time (seconds) of the
+    look that carries it on. However it ends, also by close(), it closes the connection.
     """
     try:
+        yield  # before anything happens: only a generator that has begun runs its `finally`
         connection.setblocking(False)
         log.info("Un client %s s'est connecté.", ip)
-        line, received = yield from receive(connection, clock)
+        line, received = yield from receive(connection)
         if line is None:
             log.warning("Le client %s envoie sans fin : connexion coupée.", ip)
             return
@@ -94,7 +102,7 @@ def exchange(connection: socket.socket, ip: str, clock: "Clock", log: logging.Lo
         connection.shutdown(socket.SHUT_WR)
         log.info('Réponse envoyée au client %s : "%s".', ip, reply)
         while received <= ENDLESS:
-            data = yield from read(connection, clock, LINGER)
+            data = yield from read(connection, LINGER)
             if not data:
                 break
             received += len(data)
@@ -104,7 +112,7 @@ def exchange(connection: socket.socket, ip: str, clock: "Clock", log: logging.Lo
         connection.close()
 
 
-def receive(connection: socket.socket, clock: "Clock"):
+def receive(connection: socket.socket):
     """Return the message (bytes; None if ENDLESS is passed without its end), and the bytes so far.
 
     A generator as `exchange`. TCP carries a stream and knows no messages. One ends at the first of:
@@ -112,10 +120,9 @@ def receive(connection: socket.socket, clock: "Clock"):
     waiting; and, for clients that end theirs with nothing at all, some silence. Raises OSError if
     the client resets the connection.
     """
-    line, received, silence = b"", 0, PATIENCE  # which the loop ends first: who says nothing waits
+    line, received, silence = b"", 0, FOREVER
     while received <= ENDLESS:
-        # Who has only just come is about to speak: it asks to be resumed at once
-        data = yield from read(connection, clock, silence, SOON if received else 0.0)
+        data = yield from read(connection, silence)
         if not data:
             return line[:MESSAGE_MAX], received
         received += len(data)
@@ -127,133 +134,328 @@ def receive(connection: socket.socket, clock: "Clock"):
     return None, received
 
 
-def read(connection: socket.socket, clock: "Clock", silence: float, rest: float = SOON):
+def read(connection: socket.socket, silence: float):
     """Return the bytes that come next, none at the end of the stream; None after `silence` seconds.
 
-    A generator as `exchange`: it asks to be resumed in `rest` seconds, then ever more rarely.
-    Raises OSError if the client resets the connection.
+    A generator as `exchange`. A silence begins with the next look after the last byte: the time of
+    the look that read it may be older than the byte. Raises OSError if the client resets the
+    connection.
     """
-    since = clock.now
+    now, since = 0.0, FOREVER
     while True:
         try:
             return connection.recv(CHUNK)
         except BlockingIOError:
-            pass
-        if clock.now - since >= silence:
-            return None
-        yield rest
-        rest = min(max(2 * rest, SOON), LATE)
+            if not silence or now - since >= silence:
+                return None
+        now = yield
+        since = min(since, now)
+
+
+class Client:
+    """One client: a look at it carries its exchange on, and nobody need know how far it is."""
+
+    __slots__ = ("exchange", "host", "ip")  # there may be ten thousand
+
+    def __init__(self, connection: socket.socket, ip: str, log: logging.Logger) -> None:
+        """Take the accepted socket, the address at its other end, and the log."""
+        self.ip = ip
+        self.host = host_of(ip)
+        self.exchange = exchange(connection, ip, log)
+        next(self.exchange)
+
+    def look(self, now: float) -> bool:
+        """Carry the exchange on at `now` (seconds), as far as it goes; return True if not done."""
+        try:
+            self.exchange.send(now)
+        except StopIteration:
+            return False
+        return True
+
+    def hang_up(self) -> None:
+        """End the exchange where it stands, and close the connection."""
+        self.exchange.close()
+
+
+def host_of(ip: str) -> "str | bytes":
+    """Return what one host has at its disposal: `ip`, or the /64 of an IPv6 one (RFC 6177)."""
+    return socket.inet_pton(socket.AF_INET6, ip.partition("%")[0])[:8] if ":" in ip else ip
+
+
+def first(count: int, items) -> list:
+    """Return the first `count` of `items`, or all."""
+    return [item for _, item in zip(range(count), items)]
+
+
+class Host:
+    """The clients of one host that wait. The keys of a dict are a set that keeps its order."""
+
+    __slots__ = ("ages", "turns")
+
+    def __init__(self) -> None:
+        """Start with nobody."""
+        self.ages = {}  # all of them, the oldest first
+        self.turns = {}  # those who are no newcomers any more, whose turn comes next first
+
+    def take(self, count: int) -> list:
+        """Return `count` clients whose turn it is, or all; who had a turn has the next one last."""
+        if len(self.turns) <= count:
+            return list(self.turns)
+        newest = first(count // NEWEST, (c for c in reversed(list(self.ages)) if c in self.turns))
+        for client in newest:
+            del self.turns[client]
+        taken = newest + first(count - len(newest), self.turns)
+        for client in taken:
+            self.turns.pop(client, None)
+            self.turns[client] = None
+        return taken
+
+
+class Waiting:
+    """The clients that are not done: whose turn it is, and who goes when there is no room.
+
+    A newcomer is about to speak, and is looked at each time its age has doubled. From then on it
+    has its turn in rounds, which the hosts share equally. Nothing is fixed ahead: a round is shared
+    among those who are there when it comes. There is no socket here and no clock: `now` is the
+    time, in seconds.
+    """
+
+    def __init__(self) -> None:
+        """Start with nobody."""
+        self.came = {}  # client: when it came (seconds), the oldest first
+        self.newcomers = {}  # client: when its next look is due (seconds)
+        self.hosts = {}  # host: its Host, whose turn comes next first
+        self.at_least = [{}]  # count: the Hosts that have so many clients, or more
+        self.next_round = 0.0  # seconds
+
+    def add(self, client: Client, now: float) -> None:
+        """Let `client`, who has come `now`, wait."""
+        host = self.hosts.setdefault(client.host, Host())
+        host.ages[client] = None
+        if len(host.ages) == len(self.at_least):
+            self.at_least.append({})
+        self.at_least[len(host.ages)][host] = None
+        self.came[client] = now
+        self.newcomers[client] = now + SOON
+
+    def remove(self, client: Client) -> None:
+        """Forget `client`, who waits."""
+        host = self.hosts[client.host]
+        del self.at_least[len(host.ages)][host]
+        if not self.at_least[-1]:
+            self.at_least.pop()
+        del host.ages[client]
+        host.turns.pop(client, None)
+        if not host.ages:
+            del self.hosts[client.host]
+        del self.came[client]
+        self.newcomers.pop(client, None)
+
+    def until_next(self, now: float) -> float:
+        """Return the seconds from `now` to the next look that is due; SLEEP where nobody waits."""
+        dues = list(self.newcomers.values())
+        if len(dues) < len(self.came):
+            dues.append(self.next_round)
+        return min(dues) - now if dues else SLEEP
+
+    def newcomers_due(self, now: float) -> list:
+        """Return the newcomers whose age has doubled since they were looked at."""
+        due = []
+        for client in [client for client, at in self.newcomers.items() if at <= now]:
+            age = now - self.came[client]
+            if age > ROUND:
+                del self.newcomers[client]
+                self.hosts[client.host].turns[client] = None
+            else:
+                self.newcomers[client] = now + age
+                due.append(client)
+        return due
+
+    def round(self, now: float) -> list:
+        """Return the clients whose turn it is, LOOKS at most; none until the next round is due.
+
+        The hosts share the looks equally, and what one cannot use is the others': who has the
+        fewest clients takes first, an equal part of what is left. Where there are more hosts than
+        looks, they too have turns.
+        """
+        if now < self.next_round:
+            return []
+        self.next_round = now + ROUND
+        hosts = first(LOOKS, (name for name, host in self.hosts.items() if host.turns))
+        hosts.sort(key=lambda name: len(self.hosts[name].turns))
+        clients = []
+        for number, name in enumerate(hosts):
+            host = self.hosts[name] = self.hosts.pop(name)
+            clients += host.take((LOOKS - len(clients)) // (len(hosts) - number))
+        return clients
+
+    def overdue(self, now: float) -> list:
+        """Return the clients with whom the patience is over."""
+        clients = []
+        for client, came in self.came.items():
+            if now - came < PATIENCE:
+                break
+            clients.append(client)
+        return clients
+
+    def oldest_of_most(self) -> Client:
+        """Return the oldest client of the host that has the most: a host pushes out its own."""
+        host = next(iter(self.at_least[-1]))
+        return next(iter(host.ages))
+
+
+class Clock:
+    """The seconds that pass, by the stamps that logging puts on its records, for want of `time`."""
+
+    def __init__(self) -> None:
+        """Start at 0 seconds."""
+        self.now = 0.0
+        self.stamp = logging.makeLogRecord({}).created
+
+    def read(self, sleep: float) -> None:
+        """Set `now`, in a pass of the loop that was to sleep for `sleep` seconds.
+
+        The stamp is a date. A step back counts for nothing, and one forward for no more than a pass
+        can take: the date was set, or the process was stopped.
+        """
+        stamp = logging.makeLogRecord({}).created
+        self.now += min(max(stamp - self.stamp, 0.0), sleep + PASS)
+        self.stamp = stamp
 
 
 class Server:
-    """The loop: accept clients, carry on their exchanges, set aside who is not done."""
+    """The loop: it begins the exchange of each client that comes, and carries on those who wait."""
 
     def __init__(self, listener: socket.socket, log: logging.Logger) -> None:
-        """Take the listening socket and the log. Raises OSError if no two descriptors are left."""
+        """Take the listening socket and the log.
+
+        Raises OSError if no descriptor would be left for a client.
+        """
         self.listener = listener
         self.log = log
         self.clock = Clock()
-        self.aside = Aside()
+        self.waiting = Waiting()
         self.last_client = 0.0  # when there last was one, in the clock's seconds
         self.failure = None  # of accept(2), that the log has not said yet
         self.let_go = []  # the addresses of those let go that the log has not said yet
         self.warned = -WARN_EVERY  # when the log last said either, in the clock's seconds
         self.idle, self.idle_peer = socket.socketpair()  # now: later no descriptor may be left
+        try:
+            socket.socket(listener.family).close()
+        except OSError:
+            self.close()
+            raise
 
     def run(self) -> None:
         """Serve until KeyboardInterrupt."""
         while True:
-            wait = self.aside.wait(self.clock.now)
-            self.listener.settimeout(wait)
-            came = self.accept()
-            self.clock.read(wait)
-            for client in self.aside.due(self.clock.now):
-                self.resume(client)
-            self.listener.setblocking(False)
-            count = 0
-            while came:
-                client = self.start(*came)
-                count += 1
-                came = self.accept() if count < BATCH else None
-            if count == 1 and client:
-                self.wait_for(client)
-            self.report(count > 0)
+            self.begin_who_comes()
+            self.look_at(self.waiting.newcomers_due(self.clock.now))
+            self.look_at(self.waiting.round(self.clock.now))
+            self.hang_up_on(self.waiting.overdue(self.clock.now))
+            self.report()
+
+    def begin_who_comes(self) -> None:
+        """Sleep until somebody comes or the next look is due; begin with who comes, BATCH at most.
+
+        Each is begun before the next is accepted: who is done at once takes nobody's descriptor.
+        """
+        sleep = max(self.waiting.until_next(self.clock.now), SOON)
+        self.listener.settimeout(sleep)
+        came = self.accept()
+        self.clock.read(sleep)
+        # What a wait costs tells who is at the door, when it matters: see accept
+        self.listener.settimeout(SOON if self.failure else 0.0)
+        count = 0
+        while came:
+            self.begin(*came)
+            count += 1
+            came = self.accept() if count < BATCH else None
 
     def accept(self) -> "tuple | None":
-        """Return who has connected, as (socket, address), or None if nobody has.
+        """Return who is at the door, as (socket, address); None if nobody is, or none can come in.
 
-        Where there is no room, one client aside is let go.
+        Where no descriptor is left, one who waits is let go. Any other failure of accept(2) is the
+        network's, and nobody's fault who is here.
         """
-        for _ in range(2):
+        try:
+            return self.listener.accept()
+        except NOBODY:
+            return None
+        except OSError as error:
+            if not self.listener.gettimeout():
+                # accept(2) asks for a descriptor before it looks whether anybody is there. The
+                # next one waits, in poll(2), which looks at the door alone.
+                return None
+            self.failure = error.strerror
+        if self.waiting.came and not self.has_descriptor():
+            self.let_one_go()
             try:
                 return self.listener.accept()
-            except (BlockingIOError, socket.timeout):  # noqa: UP041  (3.6 knows no other name)
-                return None
-            except ConnectionAbortedError:
-                return None  # it has left between the kernel's queue and accept(2)
-            except OSError as error:  # no descriptor is left, or what else accept(2) passes on
-                self.failure = error.strerror
-                if not self.aside.count:
-                    self.nap()
-                    return None
-                self.let_one_go()
+            except OSError:  # somebody else has taken it, or nobody is there any more
+                pass
+        self.rest()
         return None
 
-    def nap(self) -> None:
-        """Rest a moment: accept() would fail again at once, and there is no `time` to sleep."""
-        self.idle.settimeout(LATE)
+    def has_descriptor(self) -> bool:
+        """Return True if the system has a descriptor left for us."""
         try:
-            self.idle.recv(1)
+            socket.socket(self.listener.family).close()
+        except OSError:
+            return False
+        return True
+
+    def rest(self) -> None:
+        """Do nothing for a moment: accept(2) would fail again at once."""
+        self.idle.settimeout(ROUND)
+        try:
+            self.idle.recv(1)  # of what never comes, for want of `time`
         except OSError:
             pass
 
-    def start(self, connection: socket.socket, address: tuple) -> "Client | None":
-        """Carry the exchange of a new client as far as it goes; return it if it is yet silent."""
+    def begin(self, connection: socket.socket, address: tuple) -> None:
+        """Begin the exchange of a client that was accepted; unless it is done at once, it waits."""
+        self.last_client = self.clock.now
         # macOS accepts a connection that is already gone, with no address at all
         ip = IPV4_MAPPED.sub("", address[0]) if address else "inconnu"
-        steps = exchange(connection, ip, self.clock, self.log)
-        rest = next(steps, None)
-        if rest is None:
-            return None
-        client = Client(connection, steps, ip, self.clock.now + PATIENCE)
-        self.aside.add(client)
-        self.aside.schedule(client, rest)
-        if self.aside.count > ASIDE_MAX:
-            self.let_one_go()
-        return client if rest == 0.0 else None
+        client = Client(connection, ip, self.log)
+        if client.look(self.clock.now):
+            self.waiting.add(client, self.clock.now)
+            if len(self.waiting.came) > WAITING_MAX:
+                self.let_one_go()
 
-    def wait_for(self, client: "Client") -> None:
-        """Wait SOON seconds for `client`, who came alone: it shall not be set aside for them."""
-        client.connection.settimeout(SOON)
-        try:
-            client.connection.recv(1, socket.MSG_PEEK)
-        except OSError:
-            pass  # silent as yet, or gone: its exchange will see
-        client.connection.setblocking(False)
-        self.resume(client)
+    def look_at(self, clients: list) -> None:
+        """Carry on each of `clients`; who is done waits no longer."""
+        for client in clients:
+            if not client.look(self.clock.now):
+                self.waiting.remove(client)
 
-    def resume(self, client: "Client") -> None:
-        """Carry the exchange of `client`, who is due, as far as it goes."""
-        if self.clock.now >= client.deadline:
-            self.log.warning("Le client %s tarde trop : connexion fermée.", client.ip)
-            client.exchange.close()
-        rest = next(client.exchange, None)  # None once it is over, or closed
-        if rest is None:
-            self.aside.remove(client)
-        else:
-            self.aside.schedule(client, rest)
+    def hang_up_on(self, clients: list) -> None:
+        """Hang up on each of `clients`, with whom the patience is over."""
+        for client in clients:
+            if self.dismiss(client):
+                self.log.warning("Le client %s tarde trop : connexion fermée.", client.ip)
 
     def let_one_go(self) -> None:
-        """Hang up on one client aside, of the network that has the most: no other shall pay."""
-        client = self.aside.oldest_of_most()
-        self.aside.remove(client)
-        client.exchange.close()
-        self.let_go.append(client.ip)
+        """Hang up on one who waits, since there is no room: one of the host that has the most."""
+        client = self.waiting.oldest_of_most()
+        if self.dismiss(client):
+            self.let_go.append(client.ip)
 
-    def report(self, came: bool) -> None:
-        """Say what is to be said, none of it too often; `came` is whether somebody connected."""
+    def dismiss(self, client: Client) -> bool:
+        """Look at `client` a last time, since what it has said is answered, and hang up.
+
+        Returns True if it was not done by then.
+        """
+        self.waiting.remove(client)
+        undone = client.look(self.clock.now)
+        client.hang_up()
+        return undone
+
+    def report(self) -> None:
+        """Say what is to be said, none of it too often."""
         now = self.clock.now
-        if came or self.aside.count:
+        if self.waiting.came:
             self.last_client = now
         elif now - self.last_client >= LONELY:
             self.log.warning("Aucun client depuis plus de une minute.")
@@ -273,116 +475,12 @@ class Server:
         self.failure, self.let_go = None, []
 
     def close(self) -> None:
-        """Log what is held back, and close every socket."""
+        """Say what is held back, hang up on everybody, and close every socket."""
         self.warn()
-        for clients in self.aside.networks.values():
-            for client in clients:
-                client.exchange.close()
+        for client in self.waiting.came:
+            client.hang_up()
         for connection in (self.listener, self.idle, self.idle_peer):
             connection.close()
-
-
-class Client:
-    """A client that the loop carries on: its exchange, and what decides when it is looked at."""
-
-    # There may be ten thousand
-    __slots__ = ("connection", "deadline", "exchange", "ip", "network", "slot")
-
-    def __init__(self, connection: socket.socket, exchange, ip: str, deadline: float) -> None:
-        """Take the socket, the generator, the address, and when the patience ends (seconds)."""
-        self.connection = connection
-        self.exchange = exchange
-        self.ip = ip
-        # What one host has at its disposal: an IPv4 address, or the /64 of an IPv6 one (RFC 6177)
-        self.network = (socket.inet_pton(socket.AF_INET6, ip.partition("%")[0])[:8]
-                        if ":" in ip else ip)
-        self.deadline = deadline
-        self.slot = 0  # of time, in which it is due
-
-
-class Aside:
-    """The clients that are not done: by network, the oldest first, and by when they are due.
-
-    No step goes through them all. The keys of a dict are a set that keeps its order.
-    """
-
-    def __init__(self) -> None:
-        """Start with nobody."""
-        self.count = 0
-        self.networks = {}  # network: its clients, oldest first
-        self.crowds = [{}]  # number: the networks that have so many clients aside, or more
-        self.slots = {}  # slot of time: the clients due in it
-        self.slot = 0  # the last one looked at
-
-    def add(self, client: Client) -> None:
-        """Count `client` in."""
-        clients = self.networks.setdefault(client.network, {})
-        clients[client] = None
-        if len(clients) == len(self.crowds):
-            self.crowds.append({})
-        self.crowds[len(clients)][client.network] = None
-        self.count += 1
-
-    def remove(self, client: Client) -> None:
-        """Count `client` out, and forget when it is due."""
-        clients = self.networks[client.network]
-        del self.crowds[len(clients)][client.network]
-        if not self.crowds[-1]:
-            self.crowds.pop()
-        del clients[client]
-        if not clients:
-            del self.networks[client.network]
-        self.count -= 1
-        self.slots.get(client.slot, {}).pop(client, None)
-
-    def oldest_of_most(self) -> Client:
-        """Return the oldest client of the network that has the most."""
-        network = next(iter(self.crowds[-1]))
-        return next(iter(self.networks[network]))
-
-    def schedule(self, client: Client, rest: float) -> None:
-        """Let `client` be due in `rest` seconds, or when its network's looks allow it."""
-        share = len(self.networks[client.network]) * len(self.networks) / LOOKS
-        steps = int(max(rest, share, SLOT) / SLOT)
-        grid = min(steps, GRID)
-        waits = -(-steps // grid)  # rounded up; from the last line of the grid, so that who is late
-        slot = (self.slot // grid + waits) * grid  # once is not late for ever
-        self.slots.get(client.slot, {}).pop(client, None)
-        client.slot = max(min(slot, int(client.deadline / SLOT)), self.slot + 1)
-        self.slots.setdefault(client.slot, {})[client] = None
-
-    def due(self, now: float) -> list:
-        """Return the clients that are due by `now` (seconds), each to be scheduled or removed."""
-        last, self.slot = self.slot, int(now / SLOT)
-        passed = range(last + 1, self.slot + 1) if self.slots else ()
-        return [client for slot in passed for client in self.slots.pop(slot, ())]
-
-    def wait(self, now: float) -> float:
-        """Return the seconds from `now` until somebody is due, at most WAIT."""
-        if self.slots:  # else there is nothing to search for
-            for slot in range(self.slot + 1, self.slot + int(WAIT / SLOT)):
-                if slot in self.slots:
-                    return max(slot * SLOT - now, 0.0)
-        return WAIT
-
-
-class Clock:
-    """The seconds that pass, by the stamps that logging puts on its records, for want of `time`."""
-
-    def __init__(self) -> None:
-        """Start at 0 seconds."""
-        self.now = 0.0
-        self.stamp = logging.makeLogRecord({}).created
-
-    def read(self, wait: float) -> None:
-        """Set `now`, at the end of a turn of the loop that asked to wait for `wait` seconds.
-
-        The stamp is a date. A step back counts for nothing, and one forward for no more than a turn
-        can take: the date was set, or the process was stopped.
-        """
-        stamp = logging.makeLogRecord({}).created
-        self.now += min(max(stamp - self.stamp, 0.0), wait + TURN)
-        self.stamp = stamp
 
 
 class ExitError(Exception):
@@ -397,8 +495,7 @@ def endpoint(ip: str, port: int) -> str:
 def listen(ip: str, port: int) -> socket.socket:
     """Return a socket that listens on `ip`, IPv4 or IPv6, and `port`.
 
-    Raises ExitError if `ip` is not an address, or if the system will not have us listen there, and
-    OSError if it gives no such socket at all.
+    Raises ExitError if `ip` is not an address, or if the system will not have us listen there.
     """
     family = socket.AF_INET if re.match(r"[\d.]+$", ip) else socket.AF_INET6
     try:
@@ -408,21 +505,25 @@ def listen(ip: str, port: int) -> socket.socket:
     except (OSError, UnicodeError):
         sentence = f"ERROR L'adresse spécifiée {printable(ip)} n'est pas une adresse IP valide."
         raise ExitError(sentence, 3) from None
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    if not hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
-        # A restarted server listens at once, although the kernel still holds connections of the
-        # last one (socket(7)). Windows has both options, and takes this one for port sharing.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if family == socket.AF_INET6:
-        try:  # or "::" is IPv6 alone, as it always is on OpenBSD: ipv6(7)
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        except OSError:
-            pass
+    listener = None
     try:
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        if not hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
+            # A restarted server listens at once, although the kernel still holds connections of the
+            # last one (socket(7)). Windows has both options, and takes this one for port sharing.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Urgent bytes (telnet's interrupt) are bytes of the message: RFC 6093, section 5
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+        if family == socket.AF_INET6:
+            try:  # or "::" is IPv6 alone, as it always is on OpenBSD: ipv6(7)
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            except OSError:
+                pass
         listener.bind(info[0][4])
         listener.listen(BACKLOG)
     except OSError as error:
-        listener.close()
+        if listener:
+            listener.close()
         sentence = f"ERROR Impossible d'écouter sur {endpoint(ip, port)} : {error.strerror}."
         raise ExitError(sentence, 4) from None
     return listener
@@ -616,20 +717,22 @@ def main(argv: "list | None" = None) -> int:
     log = logging.getLogger(__name__)
     try:
         args = parse(argv)
-        server = Server(listen(args.listen, args.port), log)
-        try:
+        with listen(args.listen, args.port) as listener:
             set_up(log, args.log_file, args.verbosity)
-            log.info("Le serveur tourne sur %s", endpoint(args.listen, args.port))
-            server.run()
-        finally:
-            server.close()
+            try:
+                server = Server(listener, log)
+            except OSError as error:
+                raise ExitError(f"ERROR Impossible de démarrer : {error.strerror}.", 4) from None
+            try:
+                log.info("Le serveur tourne sur %s", endpoint(args.listen, args.port))
+                server.run()
+            finally:
+                server.close()
     except KeyboardInterrupt:
         log.info("Arrêt du serveur.")
         return 0
     except ExitError as refusal:
         sentence, code = refusal.args
-    except OSError as error:  # no descriptor even to start with, or no IPv6 here
-        sentence, code = f"ERROR Impossible de démarrer : {error.strerror}.", 4
     except SystemExit as end:  # argparse has printed the help or the version
         return end.code
     try:
