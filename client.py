@@ -2,8 +2,9 @@
 """bs client: connect, ask, check, send, receive, close, exit.
 
 It speaks to any server of its family (connect, one message, one reply, close), also to those that
-answer and never close, or that leave before they are asked. What has arrived of a reply is shown,
-and the exit code tells a script whether that is all of it.
+greet, that answer and never close, or that leave before they are asked. What has arrived is shown,
+whatever happens afterwards, and the exit code tells a script whether that is all of it. Read
+`exchange` first: its steps are the functions above it, in the order in which they happen.
 """
 
 import argparse
@@ -14,26 +15,31 @@ import sys
 
 VERSION = "1.0"
 
+# The exchange
 HOST = "127.0.0.1"
 PORT = 13337
 PORT_MAX = 65535
 TIMEOUT = 10.0  # seconds for the connection, then for the whole reply
 TIMEOUT_MAX = 86400.0  # seconds (a day): well inside what every system's poll(2) takes
-SILENCE = 0.2  # seconds that end a reply whose server never closes: longer than most round trips
+SILENCE = 0.5  # seconds that end a reply whose server never closes: a lost segment takes 0.2 or so
 MESSAGE_MAX = 1024  # bytes in UTF-8: a server of this family reads no more
-REPLY_MAX = 1 << 16  # bytes (64 KiB): a server that talks without end must not fill our memory
+REPLY_MAX = 2000  # bytes that are read and shown: escaped, they still fit the log as a line
+RED = "\033[31m{}\033[0m"  # ECMA-48, SGR
+QUESTION = "Que veux-tu envoyer au serveur : "
 
+# The log
 LOG_FILES = ("/var/log/bs_client/bs_client.log", "bs_client.log")  # the first that opens
+LOG_REFUSED = 1  # exit code where a file that was asked for does not open
 LOG_BYTES = 10000  # that a file holds at most, with one backup: the notes' figures
 LOG_BACKUPS = 1
-LOG_LINE = 5000  # bytes of a line: a longer one would push out all that was before it
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 LOG_DATE = "%Y-%m-%d %H:%M:%S"
+LOG_UNUSED = ("logThreads", "logProcesses", "logMultiprocessing", "_srcfile")  # by LOG_FORMAT
+LOG_MUTED = logging.CRITICAL + 1  # the level of an output that has failed: nothing reaches it
+EVERYBODYS = re.compile(r"/(dev/(?!shm/)|proc/)")  # files that are not ours to empty
+COLOURS = {"INFO": "\033[37mINFO\033[0m", "WARN": "\033[33mWARN\033[0m"}  # ECMA-48, SGR
+LEVEL = re.compile("(?<=^.{20})(INFO|WARN)")  # of a line, behind its date
 CUT = "… (coupé)"  # ends what is shown or logged in part
-
-
-class ExitError(Exception):
-    """The run ends here; `args` are the text for the user (str) and the exit code (int)."""
 
 
 def check_message(message: str) -> str:
@@ -54,8 +60,175 @@ def check_message(message: str) -> str:
 
 
 def encode(message: str) -> bytes:
-    """Return `message` in UTF-8, what the locale could not decode as it was typed."""
+    """Return `message` in UTF-8, and what the locale could not decode as it was typed."""
     return message.encode("utf-8", "surrogateescape")
+
+
+def name_of(host: str) -> str:
+    """Return the name or address that `host` is, without the brackets of an endpoint.
+
+    Raises ValueError if it can be neither: getaddrinfo(3) would take `*` for ::1, and Python
+    full-width digits for digits.
+    """
+    bare = re.sub(r"^\[(.*:.*)\]$", r"\1", host)
+    name = bare.encode("idna").decode("ascii")
+    if not re.match(r"[\w.:%-]+$", name) or (name != bare and "xn--" not in name):
+        raise ValueError("ce n'est ni un nom ni une adresse")
+    return name
+
+
+def connect(host: str, port: int, timeout: float, log: logging.Logger) -> tuple:
+    """Return a socket connected to `host` (name or IP) and `port`, and the IP of its other end.
+
+    The addresses of `host` share `timeout` seconds equally: one that is silent must not use up the
+    time of the next. Raises OSError if none answers, and ValueError if `host` can be no host.
+    """
+    infos = socket.getaddrinfo(name_of(host), port, 0, socket.SOCK_STREAM)
+    for number, info in enumerate(infos, 1):
+        ip, _ = socket.getnameinfo(info[4], socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
+        try:
+            connection = socket.create_connection((ip, port), timeout / len(infos))
+            if connection.getsockname() != connection.getpeername():
+                return connection, ip
+            # Nobody listens, and the kernel gave us that very port: TCP's simultaneous open
+            connection.close()
+            raise OSError("la connexion n'a que nous à ses deux bouts")
+        except OSError as error:
+            if number == len(infos):
+                raise
+            log.debug("Cause : %s.", reason(error))
+    raise OSError("ce nom n'a pas d'adresse")
+
+
+def ask() -> str:
+    """Return the line that the user types, without its end. Raises ValueError if there is none.
+
+    The notes' input() asks on standard error where readline is not loaded, alters what is typed
+    before a Ctrl-D, and reads a line without end until memory is gone.
+    """
+    say(QUESTION, sys.stdout)
+    if sys.stdin is None:
+        raise ValueError("il n'y a pas d'entrée où saisir un message.")
+    try:
+        line = sys.stdin.readline(MESSAGE_MAX + 2)  # one too many shows that it is too long
+    except UnicodeDecodeError as error:
+        raise ValueError(f"la saisie n'est pas du texte en {error.encoding}.") from None
+    if not line:
+        say("\n", sys.stdout)
+        raise ValueError("rien n'a été saisi.")
+    return re.sub(r"\r?\n\Z", "", line)
+
+
+def overhear(connection: socket.socket, said: bytearray) -> None:
+    """Add to `said` what the server has said unasked: a greeting, or why it leaves.
+
+    Raises OSError if it has left.
+    """
+    connection.setblocking(False)
+    while len(said) <= REPLY_MAX:
+        try:
+            data = connection.recv(REPLY_MAX)
+        except BlockingIOError:
+            return
+        if not data:
+            raise OSError("le serveur a fermé la connexion sans répondre.")
+        said += data
+
+
+def send(connection: socket.socket, message: str, timeout: float) -> None:
+    """Send `message`, and the newline that ends it. Raises OSError if that fails.
+
+    Where the newline would be the byte that no server of this family reads, it stays here: to
+    close with a byte unread resets the connection (RFC 1122, 4.2.2.13).
+    """
+    connection.settimeout(timeout)
+    connection.sendall((encode(message) + b"\n")[:MESSAGE_MAX])
+
+
+def receive(connection: socket.socket, timeout: float, reply: bytearray) -> None:
+    """Add to `reply` what the server says, until it closes, or falls silent without closing.
+
+    Of more than REPLY_MAX bytes no more is read. Raises OSError if there is no reply, or not all of
+    it, in `timeout` seconds.
+    """
+    left = timeout
+    while len(reply) <= REPLY_MAX:
+        if left <= 0.0:
+            done = "fini de répondre" if reply else "répondu"
+            raise OSError(f"le serveur n'a pas {done} en {timeout:g} s.")
+        wait = min(SILENCE, left)
+        connection.settimeout(wait)
+        before = date()
+        try:
+            data = connection.recv(REPLY_MAX)
+        except OSError as error:
+            if isinstance(error, socket.timeout) and not error.errno:  # ours: the kernel's has one
+                if reply and wait == SILENCE:
+                    return
+                left -= wait
+                continue
+            if reply:
+                cause = f"la réponse est peut-être incomplète ({reason(error)})."
+                raise OSError(cause) from None
+            raise
+        if not data:
+            if reply:
+                return
+            raise OSError("le serveur a fermé la connexion sans répondre.")
+        reply += data
+        left -= min(max(date() - before, 0.0), wait)  # a date that somebody sets is no time
+
+
+def date() -> float:
+    """Return the date in seconds: the one that logging stamps on a record, for want of `time`."""
+    return logging.makeLogRecord({}).created
+
+
+def shown(data: bytearray) -> str:
+    """Return what the server has said as text of one line, without the end of that."""
+    if len(data) > REPLY_MAX:
+        return printable(data[:REPLY_MAX].decode("utf-8", "backslashreplace")) + CUT
+    return printable(re.sub(rb"\r?\n\Z", b"", data).decode("utf-8", "backslashreplace"))
+
+
+def exchange(args: argparse.Namespace, log: logging.Logger) -> None:
+    """Carry out one exchange as `args` (from `parse`) say, and show what comes of it.
+
+    Raises SystemExit if there is no connection, ValueError if the message may not be sent, and
+    OSError if the connection brings no reply, or not all of it, or nobody can read it.
+    """
+    if args.message is not None:
+        check_message(args.message)
+    try:
+        connection, ip = connect(args.host, args.port, args.timeout, log)
+    except (OSError, ValueError) as error:
+        log.debug("Cause : %s.", reason(error))
+        host = printable(args.host)
+        fail(f"Impossible de se connecter au serveur {host} sur le port {args.port}.", log, RED)
+    with connection:
+        log.info("Connexion réussie à %s.", endpoint(ip, args.port))
+        say(f"Connecté avec succès au serveur {ip} sur le port {args.port}\n", sys.stdout)
+        message = check_message(ask()) if args.message is None else args.message
+        said, reply = bytearray(), bytearray()
+        try:
+            overhear(connection, said)
+        finally:
+            if said:
+                log.info('Le serveur %s a dit : "%s".', ip, shown(said))
+                say(f"Le serveur a dit : {shown(said)}\n", sys.stdout)
+        send(connection, message, args.timeout)
+        log.info('Message envoyé au serveur %s : "%s".', ip, printable(message))
+        try:
+            receive(connection, args.timeout, reply)
+        finally:
+            if reply:
+                log.info('Réponse reçue du serveur %s : "%s".', ip, shown(reply))
+                say(f"Le serveur a répondu : {shown(reply)}\n", sys.stdout)
+
+
+def endpoint(ip: str, port: int) -> str:
+    """Return `ip` and `port` as one word, an IPv6 address in brackets (RFC 5952, section 6)."""
+    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
 def printable(text: str) -> str:
@@ -66,182 +239,275 @@ def printable(text: str) -> str:
 
 
 def reason(error: Exception) -> str:
-    """Return what `error` says: the system's words, or else ours."""
+    """Return what `error` says: the system's words, or else its own."""
     return getattr(error, "strerror", None) or str(error)
 
 
-def incomplete(error: OSError) -> OSError:
-    """Return what to tell the user where `error` came in the middle of a reply."""
-    return OSError(f"la réponse est peut-être incomplète ({reason(error)}).")
+def say(text: str, stream) -> None:
+    """Write `text` on `stream`, a standard one, whatever characters that can encode.
 
-
-def say(text: str) -> None:
-    """Print `text` on standard output, whatever characters that can encode.
-
-    Raises OSError if nobody can read it there.
+    Raises OSError if there is none (None), or nobody can read it there.
     """
-    if sys.stdout is None:
+    if stream is None:
         raise OSError("il n'y a pas de sortie où afficher la réponse.")
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
-
-
-def connect(host: str, port: int, timeout: float, log: logging.Logger) -> tuple:
-    """Return a socket connected to `host` (name or IP) and `port`, and the IP of its other end.
-
-    The addresses of `host` share `timeout` seconds equally: one that is silent must not use up the
-    time of the next. Raises ExitError if none answers.
-    """
+    encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
-        infos = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
-        for info in infos:
-            ip, _ = socket.getnameinfo(info[4], socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
-            try:
-                return socket.create_connection((ip, port), timeout / len(infos)), ip
-            except OSError as error:
-                log.debug("Cause : %s.", reason(error))
-    except (OSError, UnicodeError) as error:  # UnicodeError: it cannot be a host's name
-        log.debug("Cause : %s.", reason(error))
-    sentence = f"Impossible de se connecter au serveur {printable(host)} sur le port {port}."
-    raise ExitError(f"ERROR {sentence}", 1)
-
-
-def ask() -> str:
-    """Return the message that the user types. Raises ValueError if that is not text."""
-    if sys.stdin is None:
-        raise ValueError("il n'y a pas d'entrée où saisir un message.")
-    try:
-        return input("Que veux-tu envoyer au serveur : ")
-    except EOFError:
-        print()
-        raise ValueError("rien n'a été saisi.") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"la saisie n'est pas du texte en {error.encoding}.") from None
-    except RuntimeError:  # input() needs a standard error too
-        raise ValueError("la saisie demande une sortie d'erreur.") from None
-
-
-def receive(connection: socket.socket, timeout: float) -> tuple:
-    """Return what comes of the reply in `timeout` seconds (bytes), and what cut it short (OSError).
-
-    That is None where the server closes, or falls silent without closing, and for a reply that is
-    longer than REPLY_MAX: no more of it is read. The last wait may end SILENCE seconds late.
-    """
-    reply, left = b"", timeout
-    connection.settimeout(SILENCE)
-    while left > 0.0:
-        before = date()
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()
+    except OSError:
         try:
-            data = connection.recv(REPLY_MAX)
-        except socket.timeout:  # noqa: UP041  (3.6 knows no other name)
-            data = None
-        except OSError as error:
-            if reply:
-                error = incomplete(error)
-            return reply, error
-        if data:
-            reply += data
-        elif reply:
-            return reply, None
-        elif data is not None:
-            return reply, OSError("le serveur a fermé la connexion sans répondre.")
-        if len(reply) > REPLY_MAX:
-            return reply, None
-        left -= min(max(date() - before, 0.0), SILENCE)  # a date that somebody sets is no time
-    done = "fini de répondre" if reply else "répondu"
-    return reply, OSError(f"le serveur n'a pas {done} en {timeout:g} s.")
+            stream.close()  # or what is left in its buffer would fail again at exit
+        except OSError:
+            pass
+        raise
 
 
-def date() -> float:
-    """Return the date in seconds: the one that logging stamps on a record, for want of `time`."""
-    return logging.makeLogRecord({}).created
+def refuse(sentence: str, code: int) -> None:
+    """Say `sentence` on standard error, if there is one, and exit: raises SystemExit(`code`)."""
+    try:
+        say(f"{sentence}\n", sys.stderr)
+    except (OSError, ValueError):
+        pass  # nobody can read it there: the code says it
+    sys.exit(code)
 
 
-class Journal(logging.handlers.RotatingFileHandler):
-    """The log file; neither it nor its backup grows past LOG_BYTES."""
+class Line(logging.Formatter):
+    """The notes' line: made once for both outputs, and its date once a second."""
+
+    second = None
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line of `record`, cut to LOG_LINE bytes."""
-        line = super().format(record)
-        data = line.encode("utf-8")
-        if len(data) <= LOG_LINE:
-            return line
-        return data[:LOG_LINE - len(CUT.encode("utf-8"))].decode("utf-8", "ignore") + CUT
-
-    def shouldRollover(self, record: logging.LogRecord) -> bool:
-        """Return True if the line of `record` would make the file too large.
-
-        Stock logging counts a character for a byte.
-        """
-        if not self.stream.seekable():
-            return False  # a pipe or a terminal, which holds nothing
-        size = self.stream.seek(0, 2)  # its end
-        line = self.format(record).encode("utf-8")
-        return size + len(line) + len("\r\n") > LOG_BYTES
+        """Return the line of `record`, without a newline."""
+        if not hasattr(record, "line"):
+            if int(record.created) != self.second:
+                self.date = self.formatTime(record, LOG_DATE)
+                self.second = int(record.created)  # after it: Ctrl-C may come in between
+            record.asctime, record.message = self.date, record.getMessage()
+            record.line = LOG_FORMAT % vars(record)
+        return record.line
 
 
-def set_up(log: logging.Logger, path: "str | None", verbose: bool) -> None:
-    """Give `log` its file at `path` (None: see LOG_FILES), and the console if `verbose`.
+class Output:
+    """What both handlers do otherwise than the stock ones, since logging is most of an exchange.
 
-    Raises ExitError if a `path` that was asked for does not open.
+    A stock handler takes two locks a line, which one thread does not need, and shows a traceback a
+    line when it fails. This one writes the line at once; if it fails, the other output says why,
+    once, and the service goes on.
     """
-    logging.raiseExceptions = False  # a log that stops working is no concern of the user's
-    log.setLevel(logging.DEBUG if verbose else logging.INFO)
-    log.propagate = False
-    outputs = [logging.StreamHandler()] if verbose and sys.stderr else []
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Write the line of `record`, or mute this output and say why; return True."""
+        try:
+            self.write(self.format(record) + self.terminator)
+        except (OSError, ValueError) as error:
+            self.setLevel(LOG_MUTED)
+            try:
+                self.stream.close()  # or what is left in its buffer would fail again at exit
+            except OSError:
+                pass
+            self.stream = None
+            logging.getLogger(__name__).warning("%s ne fonctionne plus : %s.",
+                                                self.what, reason(error))
+        return True
+
+
+class Journal(Output, logging.handlers.RotatingFileHandler):
+    """The log file; neither it nor its backup grows past LOG_BYTES.
+
+    Stock rotation renames the file. That is refused where another program has it open (Windows),
+    or where the file was given to us and not its folder, and replaces a link by a file. This one
+    copies it and empties it: the same file goes on.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Open the file at `path` to append to. Raises OSError or ValueError if that cannot be."""
+        self.spare = socket.socket()  # a descriptor for the backup: clients may have all others
+        try:
+            super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS)
+        except BaseException:
+            self.spare.close()
+            raise
+        self.what = f"Le journal {printable(self.baseFilename)}"
+        self.backup = f"{self.baseFilename}.{LOG_BACKUPS}"
+        self.backup_failed = False
+        if self.ours and self.stream.readable() and self.newest(1) not in (b"", b"\n"):
+            self.stream.write(b"\n")  # ends the line that a killed run has left half written
+
+    def _open(self):
+        """Return the file, in bytes, which are what counts, and with no buffer.
+
+        It is opened to be read back too, if it is ours to empty, and may be read.
+        """
+        file = open(self.baseFilename, "ab", 0)
+        self.ours = file.seekable() and not EVERYBODYS.match(self.baseFilename)
+        if self.ours:
+            try:
+                file, first = open(self.baseFilename, "a+b", 0), file
+                first.close()
+            except OSError:
+                pass
+        return file
+
+    def newest(self, count: int) -> bytes:
+        """Return the last `count` bytes of the file, or all. Raises OSError if it fails."""
+        self.stream.seek(max(self.stream.seek(0, 2) - count, 0))
+        return self.stream.read(count)
+
+    def write(self, line: str) -> None:
+        """Append `line`, and empty the file before if it is full. Raises OSError if it fails."""
+        data = line.encode("utf-8", "backslashreplace")
+        if self.ours:
+            if len(data) > LOG_BYTES:
+                end = f"{CUT}\n".encode()
+                data = data[:LOG_BYTES - len(end)].decode("utf-8", "ignore").encode() + end
+            size = self.stream.seek(0, 2)
+            if size and size + len(data) > LOG_BYTES:
+                self.doRollover()
+        while data:
+            count = self.stream.write(data)
+            if count is None:
+                raise OSError("il ne prend plus rien, et n'attend pas")
+            data = data[count:]
+
+    def doRollover(self) -> None:
+        """Copy the newest bytes to the backup and empty the file. Raises OSError if it fails.
+
+        Ctrl-C in the middle at worst has the backup written twice.
+        """
+        cause = None
+        self.spare.close()
+        try:
+            newest = self.newest(LOG_BYTES)
+            try:
+                backup = open(self.backup, "r+b")
+            except FileNotFoundError:
+                backup = open(self.backup, "wb")
+            with backup:  # emptied first, ext4 would write it to the disk at once: ten times slower
+                backup.write(newest)
+                backup.truncate()
+        except OSError as error:
+            cause = reason(error)
+        finally:
+            try:
+                self.spare = socket.socket()
+            except OSError:
+                pass  # the whole system has none left: the next backup may fail, and say so
+        self.stream.truncate(0)
+        if cause and not self.backup_failed:
+            self.backup_failed = True
+            logging.getLogger(__name__).warning("La sauvegarde %s ne peut être écrite : %s.",
+                                                printable(self.backup), cause)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.spare.close()
+        super().close()
+
+
+class Console(Output, logging.StreamHandler):
+    """The log on standard error; a terminal shows the level's word in colour, but on Windows."""
+
+    what = "La console"
+
+    def __init__(self) -> None:
+        """Take standard error."""
+        super().__init__()
+        self.coloured = sys.platform != "win32" and self.stream.isatty()
+
+    def write(self, line: str) -> None:
+        """Write `line`. Raises OSError if that cannot be."""
+        if self.coloured:
+            line = LEVEL.sub(lambda level: COLOURS[level.group()], line, 1)
+        self.stream.write(line)
+        self.stream.flush()
+
+
+def open_journal(path: "str | None") -> "Journal | None":
+    """Return the log file at `path`; None: the first of LOG_FILES that opens, if one does.
+
+    Raises SystemExit if a `path` that was asked for does not open.
+    """
     for candidate in LOG_FILES if path is None else [path]:
         try:
-            outputs.append(Journal(
-                candidate, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, encoding="utf-8"))
-            break
-        except OSError as error:
-            cause = error.strerror
-    else:
-        if path is not None:
-            raise ExitError(f"ERROR Impossible d'ouvrir le journal {printable(path)} : {cause}.", 1)
-    for output in outputs:
-        output.setFormatter(logging.Formatter(LOG_FORMAT, LOG_DATE))
-        log.addHandler(output)
+            return Journal(candidate)
+        except (OSError, ValueError) as error:
+            if path is not None:
+                sentence = f"ERROR Impossible d'ouvrir le journal {printable(path)} : "
+                refuse(f"{sentence}{reason(error)}.", LOG_REFUSED)
+    return None
+
+
+class Log:
+    """The log of one run, for a `with` that gives the logger and leaves `logging` as it was."""
+
+    def __init__(self, path: "str | None", verbose: bool, console: bool) -> None:
+        """Open the log file (see open_journal), and standard error if `console`.
+
+        `verbose` is for DEBUG lines.
+        """
+        self.log = logging.getLogger(__name__)
+        self.level = logging.DEBUG if verbose else logging.INFO
+        self.outputs = [logging.NullHandler()]  # with none at all logging would print by itself
+        self.journal = open_journal(path)
+        if self.journal:
+            self.outputs.append(self.journal)
+        if console and sys.stderr:
+            self.outputs.append(Console())
+        self.found = {}
+
+    def __enter__(self) -> logging.Logger:
+        """Set `logging` up as the notes do."""
+        self.found = {name: getattr(logging, name) for name in LOG_UNUSED}
+        for name in LOG_UNUSED:  # need not be looked up: logging HOWTO, "Optimization"
+            setattr(logging, name, None)
+        self.word = logging.getLevelName(logging.WARNING)
+        logging.addLevelName(logging.WARNING, "WARN")
+        formatter = Line(LOG_FORMAT, LOG_DATE)
+        for output in self.outputs:
+            output.setFormatter(formatter)
+            self.log.addHandler(output)
+        self.level_found, self.propagate_found = self.log.level, self.log.propagate
+        self.log.setLevel(self.level)
+        self.log.propagate = False  # or a handler of the root would write each line again
+        return self.log
+
+    def __exit__(self, *error) -> None:
+        """Take down what was set up."""
+        for output in self.outputs:
+            self.log.removeHandler(output)
+            output.close()
+        for name, value in self.found.items():
+            setattr(logging, name, value)
+        logging.addLevelName(logging.WARNING, self.word)
+        self.log.setLevel(self.level_found)
+        self.log.propagate = self.propagate_found
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser that prints in any locale, and whose misuse is an ExitError."""
+    """An argparse parser that prints in any locale, and to nobody where nobody reads."""
 
     def _print_message(self, message: str, file=None) -> None:
-        """Print the help or the version on standard output, as far as somebody reads it."""
+        """Print `message` on `file`, as argparse asks: None where a standard stream is closed."""
         try:
-            say(message.rstrip())
-        except OSError:
+            say(message, file)
+        except (OSError, ValueError):
             pass
 
     def error(self, message: str) -> None:
-        """Raise ExitError with the usage and argparse's `message`."""
-        raise ExitError(f"{self.format_usage()}{self.prog}: erreur: {message}", 2)
-
-
-def whole(text: str) -> int:
-    """Return the whole number in `text`. Raises argparse.ArgumentTypeError if it spells none."""
-    try:
-        return int(text)
-    except ValueError:
-        sentence = f"« {printable(text)} » n'est pas un nombre entier"
-        raise argparse.ArgumentTypeError(sentence) from None
+        """Refuse with the usage and argparse's `message`: stock, that may go to standard output."""
+        refuse(f"{self.format_usage()}{self.prog}: error: {message}", 2)
 
 
 def seconds(text: str) -> float:
-    """Return the seconds in `text`. Raises argparse.ArgumentTypeError if it spells none."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
+    """Return the seconds in `text`. Raises ValueError if it spells none, or too many."""
+    value = float(text)
     if not 0.0 < value <= TIMEOUT_MAX:  # false for a NaN too
-        raise argparse.ArgumentTypeError(f"« {printable(text)} » n'est pas une durée "
-                                         f"(plus de 0, au plus {TIMEOUT_MAX:.0f} secondes)")
+        raise ValueError
     return value
 
 
 def parse(argv: "list | None") -> argparse.Namespace:
-    """Return the options in `argv` (None: sys.argv). Raises ExitError on misuse."""
+    """Return the options in `argv` (None: sys.argv). Raises SystemExit on misuse."""
     parser = Parser(description="Client bs : envoie un message au serveur et montre sa réponse.",
                     add_help=False)
     parser.color = False  # 3.14 colours for standard output what may be read somewhere else
@@ -249,10 +515,11 @@ def parse(argv: "list | None") -> argparse.Namespace:
     add("-h", "--help", action="help", help="affiche cette aide et termine")
     add("-H", "--host", default=HOST, metavar="HÔTE",
         help="nom ou adresse IP du serveur (défaut : %(default)s)")
-    add("-p", "--port", type=whole, default=PORT, metavar="PORT",
+    add("-p", "--port", type=int, default=PORT, metavar="PORT",
         help="port du serveur (défaut : %(default)s)")
     add("-t", "--timeout", type=seconds, default=TIMEOUT, metavar="SECONDES",
-        help="attente de la connexion, puis de toute la réponse (défaut : %(default)g)")
+        help="attente de la connexion, puis de toute la réponse, un jour au plus "
+             "(défaut : %(default)g)")
     add("--log-file", metavar="FICHIER",
         help="journal (défaut : {}, sinon {} dans le dossier courant)".format(*LOG_FILES))
     add("-v", "--verbosity", action="store_true", help="montre aussi le journal sur la console")
@@ -262,89 +529,48 @@ def parse(argv: "list | None") -> argparse.Namespace:
         "message", nargs="?", help="à envoyer ; doit contenir 'waf' ou 'meo' (défaut : demandé)")
     args = parser.parse_args(argv)
     if not 0 <= args.port <= PORT_MAX:
-        sentence = f"ERROR Le port spécifié n'est pas un port possible (de 0 à {PORT_MAX})."
-        raise ExitError(sentence, 1)
+        refuse(f"ERROR Le port spécifié n'est pas un port possible (de 0 à {PORT_MAX}).", 1)
     return args
 
 
-def exchange(args: argparse.Namespace, log: logging.Logger) -> None:
-    """Carry out one exchange as `args` (from `parse`) say, and show what comes of it.
-
-    Raises ExitError if there is no connection, ValueError if the message may not be sent, and
-    OSError if the connection brings no reply, or not all of it.
-    """
-    if args.message is not None:
-        check_message(args.message)
-    connection, ip = connect(args.host, args.port, args.timeout, log)
-    try:
-        log.info("Connexion réussie à %s:%s.", f"[{ip}]" if ":" in ip else ip, args.port)
-        say(f"Connecté avec succès au serveur {ip} sur le port {args.port}")
-        message = check_message(ask()) if args.message is None else args.message
-        lost = None
-        try:
-            # Where the newline would be the byte that no server of this family reads, it stays
-            # here: to close with a byte unread resets the connection (RFC 1122, 4.2.2.13).
-            connection.sendall((encode(message) + b"\n")[:MESSAGE_MAX])
-            log.info('Message envoyé au serveur %s : "%s".', ip, printable(message))
-        except ConnectionError as error:
-            lost = incomplete(error)  # what the server said before may still be read
-        reply, cut = receive(connection, args.timeout)
-    finally:
-        connection.close()
-    if reply:
-        text = printable(reply[:REPLY_MAX].decode("utf-8", "backslashreplace"))
-        text += CUT if len(reply) > REPLY_MAX else ""
-        log.info('Réponse reçue du serveur %s : "%s".', ip, text)
-        say(f"Le serveur a répondu : {text}")
-    if cut or lost:
-        raise cut or lost
-
-
-def complain(sentence: str) -> None:
-    """Write `sentence` on standard error, if there is one; an ERROR is red on a terminal."""
-    try:
-        if sys.stderr.isatty():
-            sentence = re.sub(r"^ERROR.*", "\033[31m\\g<0>\033[0m", sentence)
-        sys.stderr.write(f"{sentence}\n")
-    except (AttributeError, OSError):
-        pass
+def fail(sentence: str, log: logging.Logger, colour: str = "") -> None:
+    """Log `sentence`, say it and exit: raises SystemExit(1). With `colour` it is an ERROR."""
+    for output in log.handlers:
+        if isinstance(output, Console):
+            output.setLevel(LOG_MUTED)  # or it would be said twice
+    log.error(sentence)
+    if colour:
+        sentence = f"ERROR {sentence}"
+        if sys.platform != "win32" and sys.stderr and sys.stderr.isatty():
+            sentence = colour.format(sentence)
+    refuse(sentence, 1)
 
 
 def main(argv: "list | None" = None) -> int:
     """Run the client with the options in `argv` (None: sys.argv).
 
-    Returns the exit code: 0 once a reply is printed, else one of the README's table.
+    Returns the exit code: 0 once a reply is printed, else one of README's table.
     """
-    log = logging.getLogger(__name__)
-    log.addHandler(logging.NullHandler())  # with none, logging would print errors by itself
     try:
         args = parse(argv)
-        set_up(log, args.log_file, args.verbosity)
-        exchange(args, log)
-        return 0
-    except SystemExit as end:  # argparse has printed the help or the version
+        outputs = Log(args.log_file, args.verbosity, args.verbosity)
+        with outputs as log:
+            if outputs.journal:
+                log.debug("Journal : %s", printable(outputs.journal.baseFilename))
+            try:
+                exchange(args, log)
+            except (OSError, ValueError) as error:
+                fail(f"Une erreur est survenue: {reason(error)}", log)
+    except SystemExit as end:  # a refusal, the help or the version
         return end.code
     except KeyboardInterrupt:
-        complain("")  # ends the line of "^C"
-        return 130  # 128 + SIGINT, as shells say it
-    except ExitError as refusal:
-        sentence, code = refusal.args
-    except (OSError, ValueError) as error:
-        sentence, code = f"Une erreur est survenue: {reason(error)}", 1
-    log.error(re.sub("^ERROR ", "", sentence))
-    complain(sentence)
-    return code
-
-
-def leave(code: int) -> None:
-    """Exit with `code`, without a word on an output that nobody reads any more (`| head`)."""
-    for stream in (sys.stdout, sys.stderr):
         try:
-            stream.close()
-        except (AttributeError, OSError):
+            say("\n", sys.stderr)  # ends the line of "^C"
+        except (OSError, ValueError):
             pass
-    sys.exit(code)
+        return 130  # 128 + SIGINT, as shells say it
+    return 0
 
 
 if __name__ == "__main__":
-    leave(main())
+    sys.exit(main())

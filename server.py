@@ -60,16 +60,22 @@ PORT = 13337  # the lab's
 PORT_MAX = 65535
 PRIVILEGED_MAX = 1024  # as the notes count; the kernel's privileged ports end at 1023
 BACKLOG = 65535  # connections that the kernel queues; each system cuts it to its own limit
+IPPROTO_IPV6 = getattr(socket, "IPPROTO_IPV6", 41)  # Windows has none before Python 3.8
 IPV4_MAPPED = re.compile(r"^::ffff:(?=\d+\.)")  # an IPv4 peer of an IPv6 socket: ipv6(7)
 
 # The log
 LOG_FILES = ("/var/log/bs_server/bs_server.log", "bs_server.log")  # the first that opens
+LOG_REFUSED = 5  # exit code where a file that was asked for does not open
 LOG_BYTES = 10000  # that a file holds at most, with one backup: the notes' figures
 LOG_BACKUPS = 1
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 LOG_DATE = "%Y-%m-%d %H:%M:%S"
+LOG_UNUSED = ("logThreads", "logProcesses", "logMultiprocessing", "_srcfile")  # by LOG_FORMAT
 LOG_MUTED = logging.CRITICAL + 1  # the level of an output that has failed: nothing reaches it
+EVERYBODYS = re.compile(r"/(dev/(?!shm/)|proc/)")  # files that are not ours to empty
 COLOURS = {"INFO": "\033[37mINFO\033[0m", "WARN": "\033[33mWARN\033[0m"}  # ECMA-48, SGR
+LEVEL = re.compile("(?<=^.{20})(INFO|WARN)")  # of a line, behind its date
+CUT = "… (coupé)"  # ends what is shown or logged in part
 
 
 def reply_to(message: str) -> str:
@@ -483,40 +489,45 @@ class Server:
             connection.close()
 
 
-class ExitError(Exception):
-    """The program cannot start; `args` are the text for the user (str) and the exit code (int)."""
-
-
 def endpoint(ip: str, port: int) -> str:
     """Return `ip` and `port` as one word, an IPv6 address in brackets (RFC 5952, section 6)."""
     return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
+def address_of(text: str) -> str:
+    """Return the IPv4 or IPv6 address that `text` is, without the brackets of an endpoint.
+
+    Raises SystemExit if it is none. What counts is inet_pton(3): getaddrinfo(3) would take 1.2.3
+    for 1.2.0.3, `*` for ::1, and digits of any alphabet.
+    """
+    ip = text[1:-1] if re.match(r"\[.*:.*\]$", text) else text
+    try:
+        family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+        socket.inet_pton(family, ip.partition("%")[0] if ":" in ip else ip)
+    except (OSError, ValueError):
+        refuse(f"ERROR L'adresse spécifiée {printable(text)} n'est pas une adresse IP valide.", 3)
+    return ip
+
+
 def listen(ip: str, port: int) -> socket.socket:
     """Return a socket that listens on `ip`, IPv4 or IPv6, and `port`.
 
-    Raises ExitError if `ip` is not an address, or if the system will not have us listen there.
+    Raises SystemExit if the system will not have us listen there.
     """
-    family = socket.AF_INET if re.match(r"[\d.]+$", ip) else socket.AF_INET6
-    try:
-        if family == socket.AF_INET:
-            socket.inet_pton(family, ip)  # getaddrinfo(3) would take 1.2.3 for 1.2.0.3
-        info = socket.getaddrinfo(ip, port, family, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
-    except (OSError, UnicodeError):
-        sentence = f"ERROR L'adresse spécifiée {printable(ip)} n'est pas une adresse IP valide."
-        raise ExitError(sentence, 3) from None
     listener = None
     try:
+        family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+        info = socket.getaddrinfo(ip, port, family, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
         listener = socket.socket(family, socket.SOCK_STREAM)
-        if not hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
-            # A restarted server listens at once, although the kernel still holds connections of the
-            # last one (socket(7)). Windows has both options, and takes this one for port sharing.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # A restarted server listens at once, although the kernel still holds connections of the
+        # last one (socket(7)). Windows takes that option for port sharing, and has one against it.
+        option = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
+        listener.setsockopt(socket.SOL_SOCKET, option, 1)
         # Urgent bytes (telnet's interrupt) are bytes of the message: RFC 6093, section 5
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
         if family == socket.AF_INET6:
             try:  # or "::" is IPv6 alone, as it always is on OpenBSD: ipv6(7)
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+                listener.setsockopt(IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             except OSError:
                 pass
         listener.bind(info[0][4])
@@ -524,8 +535,8 @@ def listen(ip: str, port: int) -> socket.socket:
     except OSError as error:
         if listener:
             listener.close()
-        sentence = f"ERROR Impossible d'écouter sur {endpoint(ip, port)} : {error.strerror}."
-        raise ExitError(sentence, 4) from None
+        sentence = f"ERROR Impossible d'écouter sur {printable(endpoint(ip, port))} : "
+        refuse(f"{sentence}{reason(error)}.", 4)
     return listener
 
 
@@ -536,26 +547,53 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-class Line(logging.Formatter):
-    """The line of a record, made once for all who ask, and its date once a second."""
+def reason(error: Exception) -> str:
+    """Return what `error` says: the system's words, or else its own."""
+    return getattr(error, "strerror", None) or str(error)
 
-    def __init__(self, words: dict) -> None:
-        """Take the `words` to write instead of the levels' names."""
-        super().__init__(LOG_FORMAT, LOG_DATE)
-        self.words = words
-        self.record = self.second = None
+
+def say(text: str, stream) -> None:
+    """Write `text` on `stream`, a standard one, whatever characters that can encode.
+
+    Raises OSError if there is none (None), or nobody can read it there.
+    """
+    if stream is None:
+        raise OSError("il n'y a pas de sortie où afficher la réponse.")
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    try:
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()
+    except OSError:
+        try:
+            stream.close()  # or what is left in its buffer would fail again at exit
+        except OSError:
+            pass
+        raise
+
+
+def refuse(sentence: str, code: int) -> None:
+    """Say `sentence` on standard error, if there is one, and exit: raises SystemExit(`code`)."""
+    try:
+        say(f"{sentence}\n", sys.stderr)
+    except (OSError, ValueError):
+        pass  # nobody can read it there: the code says it
+    sys.exit(code)
+
+
+class Line(logging.Formatter):
+    """The notes' line: made once for both outputs, and its date once a second."""
+
+    second = None
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of `record`, without a newline."""
-        if record is not self.record:
+        if not hasattr(record, "line"):
             if int(record.created) != self.second:
                 self.date = self.formatTime(record, LOG_DATE)
                 self.second = int(record.created)  # after it: Ctrl-C may come in between
-            word = self.words.get(record.levelname, record.levelname)
-            self.line = LOG_FORMAT % {"asctime": self.date, "levelname": word,
-                                      "message": record.getMessage()}
-            self.record = record
-        return self.line
+            record.asctime, record.message = self.date, record.getMessage()
+            record.line = LOG_FORMAT % vars(record)
+        return record.line
 
 
 class Output:
@@ -574,122 +612,209 @@ class Output:
             self.setLevel(LOG_MUTED)
             try:
                 self.stream.close()  # or what is left in its buffer would fail again at exit
-            except (AttributeError, OSError):
+            except OSError:
                 pass
-            cause = getattr(error, "strerror", None) or error
-            logging.getLogger(__name__).warning("%s ne fonctionne plus : %s.", self.what, cause)
+            self.stream = None
+            logging.getLogger(__name__).warning("%s ne fonctionne plus : %s.",
+                                                self.what, reason(error))
         return True
 
 
 class Journal(Output, logging.handlers.RotatingFileHandler):
     """The log file; neither it nor its backup grows past LOG_BYTES.
 
-    A stock handler counts characters, and asks the file system about the file for every line.
+    Stock rotation renames the file. That is refused where another program has it open (Windows),
+    or where the file was given to us and not its folder, and replaces a link by a file. This one
+    copies it and empties it: the same file goes on.
     """
 
     def __init__(self, path: str) -> None:
-        """Open the file at `path` to append to. Raises OSError if that cannot be."""
-        super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, encoding="utf-8")
+        """Open the file at `path` to append to. Raises OSError or ValueError if that cannot be."""
+        self.spare = socket.socket()  # a descriptor for the backup: clients may have all others
+        try:
+            super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS)
+        except BaseException:
+            self.spare.close()
+            raise
         self.what = f"Le journal {printable(self.baseFilename)}"
-        self.size = LOG_BYTES  # bytes in the file, as far as we know: the first line asks
+        self.backup = f"{self.baseFilename}.{LOG_BACKUPS}"
+        self.backup_failed = False
+        if self.ours and self.stream.readable() and self.newest(1) not in (b"", b"\n"):
+            self.stream.write(b"\n")  # ends the line that a killed run has left half written
+
+    def _open(self):
+        """Return the file, in bytes, which are what counts, and with no buffer.
+
+        It is opened to be read back too, if it is ours to empty, and may be read.
+        """
+        file = open(self.baseFilename, "ab", 0)
+        self.ours = file.seekable() and not EVERYBODYS.match(self.baseFilename)
+        if self.ours:
+            try:
+                file, first = open(self.baseFilename, "a+b", 0), file
+                first.close()
+            except OSError:
+                pass
+        return file
+
+    def newest(self, count: int) -> bytes:
+        """Return the last `count` bytes of the file, or all. Raises OSError if it fails."""
+        self.stream.seek(max(self.stream.seek(0, 2) - count, 0))
+        return self.stream.read(count)
 
     def write(self, line: str) -> None:
-        """Append `line`, in a new file if this one is full. Raises OSError if that cannot be."""
-        data = line.encode("utf-8")
-        if self.size + len(data) > LOG_BYTES:
-            self.make_room(len(data))
-        self.size += len(data)
-        self.stream.buffer.write(data)
-        self.stream.buffer.flush()
+        """Append `line`, and empty the file before if it is full. Raises OSError if it fails."""
+        data = line.encode("utf-8", "backslashreplace")
+        if self.ours:
+            if len(data) > LOG_BYTES:
+                end = f"{CUT}\n".encode()
+                data = data[:LOG_BYTES - len(end)].decode("utf-8", "ignore").encode() + end
+            size = self.stream.seek(0, 2)
+            if size and size + len(data) > LOG_BYTES:
+                self.doRollover()
+        while data:
+            count = self.stream.write(data)
+            if count is None:
+                raise OSError("il ne prend plus rien, et n'attend pas")
+            data = data[count:]
 
-    def make_room(self, count: int) -> None:
-        """Rotate the file if it cannot take `count` bytes more. Raises OSError if it may not."""
-        if self.stream is None or self.stream.closed:  # Ctrl-C has ended a rotation half-way
-            self.stream = self._open()
-        # A device and a pipe have no size, and must not be renamed
-        self.size = self.stream.seek(0, 2) if self.stream.seekable() else 0
-        if self.size and self.size + count > LOG_BYTES:
-            self.size = LOG_BYTES  # should Ctrl-C come now
-            self.doRollover()
-            self.size = 0
+    def doRollover(self) -> None:
+        """Copy the newest bytes to the backup and empty the file. Raises OSError if it fails.
+
+        Ctrl-C in the middle at worst has the backup written twice.
+        """
+        cause = None
+        self.spare.close()
+        try:
+            newest = self.newest(LOG_BYTES)
+            try:
+                backup = open(self.backup, "r+b")
+            except FileNotFoundError:
+                backup = open(self.backup, "wb")
+            with backup:  # emptied first, ext4 would write it to the disk at once: ten times slower
+                backup.write(newest)
+                backup.truncate()
+        except OSError as error:
+            cause = reason(error)
+        finally:
+            try:
+                self.spare = socket.socket()
+            except OSError:
+                pass  # the whole system has none left: the next backup may fail, and say so
+        self.stream.truncate(0)
+        if cause and not self.backup_failed:
+            self.backup_failed = True
+            logging.getLogger(__name__).warning("La sauvegarde %s ne peut être écrite : %s.",
+                                                printable(self.backup), cause)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.spare.close()
+        super().close()
 
 
 class Console(Output, logging.StreamHandler):
-    """The log on standard error."""
+    """The log on standard error; a terminal shows the level's word in colour, but on Windows."""
 
     what = "La console"
 
+    def __init__(self) -> None:
+        """Take standard error."""
+        super().__init__()
+        self.coloured = sys.platform != "win32" and self.stream.isatty()
+
     def write(self, line: str) -> None:
         """Write `line`. Raises OSError if that cannot be."""
+        if self.coloured:
+            line = LEVEL.sub(lambda level: COLOURS[level.group()], line, 1)
         self.stream.write(line)
         self.stream.flush()
 
 
-def set_up(log: logging.Logger, path: "str | None", verbose: bool) -> None:
-    """Give `log` its outputs: the file at `path` (None: see LOG_FILES) and standard error.
+def open_journal(path: "str | None") -> "Journal | None":
+    """Return the log file at `path`; None: the first of LOG_FILES that opens, if one does.
 
-    `verbose` is for DEBUG lines. Raises ExitError if a `path` that was asked for does not open.
+    Raises SystemExit if a `path` that was asked for does not open.
     """
-    logging.addLevelName(logging.WARNING, "WARN")
-    # What the format does not use need not be looked up: logging HOWTO, "Optimization"
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    logging._srcfile = None
-    log.setLevel(logging.DEBUG if verbose else logging.INFO)
-    log.propagate = False  # or a handler of the root would write each line again
-    line = Line({})
     for candidate in LOG_FILES if path is None else [path]:
         try:
-            journal = Journal(candidate)
-        except OSError as error:
+            return Journal(candidate)
+        except (OSError, ValueError) as error:
             if path is not None:
-                raise ExitError(f"ERROR Impossible d'ouvrir le journal {printable(path)} : "
-                                f"{error.strerror}.", 5) from None
-        else:
-            journal.setFormatter(line)
-            log.addHandler(journal)
-            break
-    if sys.stderr:
-        console = Console()
-        console.setFormatter(Line(COLOURS) if sys.stderr.isatty() else line)
-        log.addHandler(console)
-        if len(log.handlers) == 1:
-            log.warning("Aucun journal ne peut être ouvert : la console seule reçoit les lignes.")
+                sentence = f"ERROR Impossible d'ouvrir le journal {printable(path)} : "
+                refuse(f"{sentence}{reason(error)}.", LOG_REFUSED)
+    return None
+
+
+class Log:
+    """The log of one run, for a `with` that gives the logger and leaves `logging` as it was."""
+
+    def __init__(self, path: "str | None", verbose: bool, console: bool) -> None:
+        """Open the log file (see open_journal), and standard error if `console`.
+
+        `verbose` is for DEBUG lines.
+        """
+        self.log = logging.getLogger(__name__)
+        self.level = logging.DEBUG if verbose else logging.INFO
+        self.outputs = [logging.NullHandler()]  # with none at all logging would print by itself
+        self.journal = open_journal(path)
+        if self.journal:
+            self.outputs.append(self.journal)
+        if console and sys.stderr:
+            self.outputs.append(Console())
+        self.found = {}
+
+    def __enter__(self) -> logging.Logger:
+        """Set `logging` up as the notes do."""
+        self.found = {name: getattr(logging, name) for name in LOG_UNUSED}
+        for name in LOG_UNUSED:  # need not be looked up: logging HOWTO, "Optimization"
+            setattr(logging, name, None)
+        self.word = logging.getLevelName(logging.WARNING)
+        logging.addLevelName(logging.WARNING, "WARN")
+        formatter = Line(LOG_FORMAT, LOG_DATE)
+        for output in self.outputs:
+            output.setFormatter(formatter)
+            self.log.addHandler(output)
+        self.level_found, self.propagate_found = self.log.level, self.log.propagate
+        self.log.setLevel(self.level)
+        self.log.propagate = False  # or a handler of the root would write each line again
+        return self.log
+
+    def __exit__(self, *error) -> None:
+        """Take down what was set up."""
+        for output in self.outputs:
+            self.log.removeHandler(output)
+            output.close()
+        for name, value in self.found.items():
+            setattr(logging, name, value)
+        logging.addLevelName(logging.WARNING, self.word)
+        self.log.setLevel(self.level_found)
+        self.log.propagate = self.propagate_found
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser that prints in any locale, and whose misuse is an ExitError."""
+    """An argparse parser that prints in any locale, and to nobody where nobody reads."""
 
     def _print_message(self, message: str, file=None) -> None:
-        """Print the help or version, whatever standard output can encode, if somebody reads it."""
-        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-        text = message.encode(encoding, "backslashreplace").decode(encoding)
+        """Print `message` on `file`, as argparse asks: None where a standard stream is closed."""
         try:
-            print(text, end="", flush=True)
-        except OSError:
+            say(message, file)
+        except (OSError, ValueError):
             pass
 
     def error(self, message: str) -> None:
-        """Raise ExitError with the usage and argparse's `message`."""
-        raise ExitError(f"{self.format_usage()}{self.prog}: erreur: {message}", 2)
-
-
-def whole(text: str) -> int:
-    """Return the whole number in `text`. Raises argparse.ArgumentTypeError if it spells none."""
-    try:
-        return int(text)
-    except ValueError:
-        sentence = f"« {printable(text)} » n'est pas un nombre entier"
-        raise argparse.ArgumentTypeError(sentence) from None
+        """Refuse with the usage and argparse's `message`: stock, that may go to standard output."""
+        refuse(f"{self.format_usage()}{self.prog}: error: {message}", 2)
 
 
 def parse(argv: "list | None") -> argparse.Namespace:
-    """Return the options in `argv` (None: sys.argv). Raises ExitError on misuse."""
+    """Return the options in `argv` (None: sys.argv). Raises SystemExit on misuse."""
     parser = Parser(description="Serveur bs : un message, une réponse, et personne n'attend.",
                     add_help=False)
     parser.color = False  # 3.14 colours for standard output what may be read somewhere else
     add = parser.add_argument_group("options").add_argument
     add("-h", "--help", action="help", help="affiche cette aide et termine")
-    add("-p", "--port", type=whole, default=PORT, metavar="PORT",
+    add("-p", "--port", type=int, default=PORT, metavar="PORT",
         help="port d'écoute (défaut : %(default)s)")
     add("-l", "--listen", default=LISTEN, metavar="ADRESSE",
         help="adresse IPv4 ou IPv6 de cette machine où écouter (défaut : %(default)s)")
@@ -700,57 +825,53 @@ def parse(argv: "list | None") -> argparse.Namespace:
         help="affiche la version et termine")
     args = parser.parse_args(argv)
     if not 0 <= args.port <= PORT_MAX:
-        sentence = f"ERROR Le port spécifié n'est pas un port possible (de 0 à {PORT_MAX})."
-        raise ExitError(sentence, 1)
+        refuse(f"ERROR Le port spécifié n'est pas un port possible (de 0 à {PORT_MAX}).", 1)
     if args.port <= PRIVILEGED_MAX:
-        sentence = ("ERROR Le port spécifié est un port privilégié. "
-                    f"Spécifiez un port au dessus de {PRIVILEGED_MAX}.")
-        raise ExitError(sentence, 2)
+        refuse("ERROR Le port spécifié est un port privilégié. "
+               f"Spécifiez un port au dessus de {PRIVILEGED_MAX}.", 2)
+    args.listen = address_of(args.listen)
     return args
+
+
+def serve(ip: str, port: int, journal: "Journal | None", log: logging.Logger) -> None:
+    """Serve on `ip` and `port` until KeyboardInterrupt. Raises SystemExit if that cannot be."""
+    with listen(ip, port) as listener:
+        try:
+            server = Server(listener, log)
+        except OSError as error:
+            refuse(f"ERROR Impossible de démarrer : {reason(error)}.", 4)
+        try:
+            log.info("Le serveur tourne sur %s", endpoint(ip, port))
+            if journal:
+                log.info("Journal : %s", printable(journal.baseFilename))
+            else:
+                log.warning("Aucun journal ne peut être ouvert : "
+                            "la console seule reçoit les lignes.")
+            server.run()
+        finally:
+            server.close()
 
 
 def main(argv: "list | None" = None) -> int:
     """Run the server with the options in `argv` (None: sys.argv).
 
-    Returns the exit code: 0 after Ctrl-C, else one of the README's table.
+    Returns the exit code: 0 after Ctrl-C, else one of README's table.
     """
-    log = logging.getLogger(__name__)
     try:
         args = parse(argv)
-        with listen(args.listen, args.port) as listener:
-            set_up(log, args.log_file, args.verbosity)
+        # The log is opened first: a pipe that nobody reads yet holds up the start
+        outputs = Log(args.log_file, args.verbosity, True)
+        with outputs as log:
             try:
-                server = Server(listener, log)
-            except OSError as error:
-                raise ExitError(f"ERROR Impossible de démarrer : {error.strerror}.", 4) from None
-            try:
-                log.info("Le serveur tourne sur %s", endpoint(args.listen, args.port))
-                server.run()
-            finally:
-                server.close()
+                serve(args.listen, args.port, outputs.journal, log)
+            except KeyboardInterrupt:
+                log.info("Arrêt du serveur.")
     except KeyboardInterrupt:
-        log.info("Arrêt du serveur.")
-        return 0
-    except ExitError as refusal:
-        sentence, code = refusal.args
-    except SystemExit as end:  # argparse has printed the help or the version
+        pass  # before it served
+    except SystemExit as end:  # a refusal, the help or the version
         return end.code
-    try:
-        sys.stderr.write(f"{sentence}\n")
-    except (AttributeError, OSError):
-        pass  # nobody can read it there: the code says it
-    return code
-
-
-def leave(code: int) -> None:
-    """Exit with `code`, without a word on an output that nobody reads any more (`| head`)."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.close()
-        except (AttributeError, OSError):
-            pass
-    sys.exit(code)
+    return 0
 
 
 if __name__ == "__main__":
-    leave(main())
+    sys.exit(main())
