@@ -274,17 +274,18 @@ def refuse(sentence: str, code: int) -> None:
 class Line(logging.Formatter):
     """The notes' line: made once for both outputs, and its date once a second."""
 
-    second = None
+    record = second = None
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of `record`, without a newline."""
-        if not hasattr(record, "line"):
+        if record is not self.record:
             if int(record.created) != self.second:
                 self.date = self.formatTime(record, LOG_DATE)
-                self.second = int(record.created)  # after it: Ctrl-C may come in between
-            record.asctime, record.message = self.date, record.getMessage()
-            record.line = LOG_FORMAT % vars(record)
-        return record.line
+                self.second = int(record.created)
+            self.line = LOG_FORMAT % {"asctime": self.date, "levelname": record.levelname,
+                                      "message": record.getMessage()}
+            self.record = record  # last, as `second` above: Ctrl-C may come in between
+        return self.line
 
 
 class Output:
@@ -298,7 +299,7 @@ class Output:
     def handle(self, record: logging.LogRecord) -> bool:
         """Write the line of `record`, or mute this output and say why; return True."""
         try:
-            self.write(self.format(record) + self.terminator)
+            self.write(self.formatter.format(record) + self.terminator)
         except (OSError, ValueError) as error:
             self.setLevel(LOG_MUTED)
             try:
@@ -355,19 +356,23 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
 
     def write(self, line: str) -> None:
         """Append `line`, and empty the file before if it is full. Raises OSError if it fails."""
-        data = line.encode("utf-8", "backslashreplace")
-        if self.ours:
-            if len(data) > LOG_BYTES:
-                end = f"{CUT}\n".encode()
-                data = data[:LOG_BYTES - len(end)].decode("utf-8", "ignore").encode() + end
-            size = self.stream.seek(0, 2)
-            if size and size + len(data) > LOG_BYTES:
-                self.doRollover()
+        data = line.encode("utf-8")
+        if self.ours and self.stream.seek(0, 2) + len(data) > LOG_BYTES:
+            data = self.make_room(data)
         while data:
             count = self.stream.write(data)
             if count is None:
                 raise OSError("il ne prend plus rien, et n'attend pas")
             data = data[count:]
+
+    def make_room(self, data: bytes) -> bytes:
+        """Empty the file, unless it is empty; return `data`, cut to what an empty file holds."""
+        if self.stream.tell():
+            self.doRollover()
+        if len(data) > LOG_BYTES:
+            end = f"{CUT}\n".encode()
+            data = data[:LOG_BYTES - len(end)].decode("utf-8", "ignore").encode() + end
+        return data
 
     def doRollover(self) -> None:
         """Copy the newest bytes to the backup and empty the file. Raises OSError if it fails.

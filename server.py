@@ -161,14 +161,20 @@ def read(connection: socket.socket, silence: float):
 class Client:
     """One client: a look at it carries its exchange on, and nobody need know how far it is."""
 
-    __slots__ = ("exchange", "host", "ip")  # there may be ten thousand
+    __slots__ = ("exchange", "ip")  # there may be ten thousand
 
     def __init__(self, connection: socket.socket, ip: str, log: logging.Logger) -> None:
         """Take the accepted socket, the address at its other end, and the log."""
         self.ip = ip
-        self.host = host_of(ip)
         self.exchange = exchange(connection, ip, log)
         next(self.exchange)
+
+    @property
+    def host(self) -> "str | bytes":
+        """What the host has at its disposal: its address, or the /64 of an IPv6 one (RFC 6177)."""
+        if ":" not in self.ip:
+            return self.ip
+        return socket.inet_pton(socket.AF_INET6, self.ip.partition("%")[0])[:8]
 
     def look(self, now: float) -> bool:
         """Carry the exchange on at `now` (seconds), as far as it goes; return True if not done."""
@@ -181,11 +187,6 @@ class Client:
     def hang_up(self) -> None:
         """End the exchange where it stands, and close the connection."""
         self.exchange.close()
-
-
-def host_of(ip: str) -> "str | bytes":
-    """Return what one host has at its disposal: `ip`, or the /64 of an IPv6 one (RFC 6177)."""
-    return socket.inet_pton(socket.AF_INET6, ip.partition("%")[0])[:8] if ":" in ip else ip
 
 
 def first(count: int, items) -> list:
@@ -370,8 +371,8 @@ class Server:
         self.listener.settimeout(sleep)
         came = self.accept()
         self.clock.read(sleep)
-        # What a wait costs tells who is at the door, when it matters: see accept
-        self.listener.settimeout(SOON if self.failure else 0.0)
+        if came:
+            self.listener.settimeout(SOON if self.failure else 0.0)  # see accept
         count = 0
         while came:
             self.begin(*came)
@@ -421,12 +422,12 @@ class Server:
 
     def begin(self, connection: socket.socket, address: tuple) -> None:
         """Begin the exchange of a client that was accepted; unless it is done at once, it waits."""
-        self.last_client = self.clock.now
+        now = self.last_client = self.clock.now
         # macOS accepts a connection that is already gone, with no address at all
         ip = IPV4_MAPPED.sub("", address[0]) if address else "inconnu"
         client = Client(connection, ip, self.log)
-        if client.look(self.clock.now):
-            self.waiting.add(client, self.clock.now)
+        if client.look(now):
+            self.waiting.add(client, now)
             if len(self.waiting.came) > WAITING_MAX:
                 self.let_one_go()
 
@@ -583,17 +584,18 @@ def refuse(sentence: str, code: int) -> None:
 class Line(logging.Formatter):
     """The notes' line: made once for both outputs, and its date once a second."""
 
-    second = None
+    record = second = None
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of `record`, without a newline."""
-        if not hasattr(record, "line"):
+        if record is not self.record:
             if int(record.created) != self.second:
                 self.date = self.formatTime(record, LOG_DATE)
-                self.second = int(record.created)  # after it: Ctrl-C may come in between
-            record.asctime, record.message = self.date, record.getMessage()
-            record.line = LOG_FORMAT % vars(record)
-        return record.line
+                self.second = int(record.created)
+            self.line = LOG_FORMAT % {"asctime": self.date, "levelname": record.levelname,
+                                      "message": record.getMessage()}
+            self.record = record  # last, as `second` above: Ctrl-C may come in between
+        return self.line
 
 
 class Output:
@@ -607,7 +609,7 @@ class Output:
     def handle(self, record: logging.LogRecord) -> bool:
         """Write the line of `record`, or mute this output and say why; return True."""
         try:
-            self.write(self.format(record) + self.terminator)
+            self.write(self.formatter.format(record) + self.terminator)
         except (OSError, ValueError) as error:
             self.setLevel(LOG_MUTED)
             try:
@@ -664,19 +666,23 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
 
     def write(self, line: str) -> None:
         """Append `line`, and empty the file before if it is full. Raises OSError if it fails."""
-        data = line.encode("utf-8", "backslashreplace")
-        if self.ours:
-            if len(data) > LOG_BYTES:
-                end = f"{CUT}\n".encode()
-                data = data[:LOG_BYTES - len(end)].decode("utf-8", "ignore").encode() + end
-            size = self.stream.seek(0, 2)
-            if size and size + len(data) > LOG_BYTES:
-                self.doRollover()
+        data = line.encode("utf-8")
+        if self.ours and self.stream.seek(0, 2) + len(data) > LOG_BYTES:
+            data = self.make_room(data)
         while data:
             count = self.stream.write(data)
             if count is None:
                 raise OSError("il ne prend plus rien, et n'attend pas")
             data = data[count:]
+
+    def make_room(self, data: bytes) -> bytes:
+        """Empty the file, unless it is empty; return `data`, cut to what an empty file holds."""
+        if self.stream.tell():
+            self.doRollover()
+        if len(data) > LOG_BYTES:
+            end = f"{CUT}\n".encode()
+            data = data[:LOG_BYTES - len(end)].decode("utf-8", "ignore").encode() + end
+        return data
 
     def doRollover(self) -> None:
         """Copy the newest bytes to the backup and empty the file. Raises OSError if it fails.
