@@ -3,8 +3,9 @@
 
 It speaks to any server of its family (connect, one message, one reply, close), also to those that
 greet, that answer and never close, or that leave before they are asked. What has arrived is shown,
-whatever happens afterwards, and the exit code tells a script whether that is all of it. Read
-`exchange` first: its steps are the functions above it, in the order in which they happen.
+whatever happens afterwards, and the exit code tells a script whether that is all of it. It
+imports five modules and no other: those of the exercise that it grew out of ("the notes" below).
+Read `exchange` first: its steps are the functions above it, in the order in which they happen.
 """
 
 import argparse
@@ -29,16 +30,16 @@ QUESTION = "Que veux-tu envoyer au serveur : "
 
 # The log
 LOG_FILES = ("/var/log/bs_client/bs_client.log", "bs_client.log")  # the first that opens
-LOG_REFUSED = 1  # exit code where a file that was asked for does not open
+LOG_REFUSED = 1  # exit code where a file that was asked for does not open: not the server's
 LOG_BYTES = 10000  # that a file holds at most, with one backup: the notes' figures
 LOG_BACKUPS = 1
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 LOG_DATE = "%Y-%m-%d %H:%M:%S"
-LOG_UNUSED = ("logThreads", "logProcesses", "logMultiprocessing", "_srcfile")  # by LOG_FORMAT
-LOG_MUTED = logging.CRITICAL + 1  # the level of an output that has failed: nothing reaches it
-EVERYBODYS = re.compile(r"/(dev/(?!shm/)|proc/)")  # files that are not ours to empty
+LOG_UNUSED = ("logThreads", "logProcesses", "logMultiprocessing", "_srcfile")  # by LOG_FORMAT:
+# not to look them up takes a fifth off a line (logging HOWTO, "Optimization")
+LOG_MUTED = logging.CRITICAL + 1  # no line reaches an output of this level
+EVERYBODYS = re.compile(r"/(dev/(?!shm/)|proc/)")  # what /dev/stdout leads to is not ours to empty
 COLOURS = {"INFO": "\033[37mINFO\033[0m", "WARN": "\033[33mWARN\033[0m"}  # ECMA-48, SGR
-LEVEL = re.compile("(?<=^.{20})(INFO|WARN)")  # of a line, behind its date
 CUT = "… (coupé)"  # ends what is shown or logged in part
 
 
@@ -72,8 +73,8 @@ def name_of(host: str) -> str:
     """
     bare = re.sub(r"^\[(.*:.*)\]$", r"\1", host)
     name = bare.encode("idna").decode("ascii")
-    if not re.match(r"[\w.:%-]+$", name) or (name != bare and "xn--" not in name):
-        raise ValueError("ce n'est ni un nom ni une adresse")
+    if not re.match(r"[\w.:%-]+\Z", name) or (name != bare and "xn--" not in name):
+        raise ValueError("ce n'est ni un nom ni une adresse")  # or IDNA made ASCII of what is not
     return name
 
 
@@ -163,7 +164,7 @@ def receive(connection: socket.socket, timeout: float, reply: bytearray) -> None
             data = connection.recv(REPLY_MAX)
         except OSError as error:
             if isinstance(error, socket.timeout) and not error.errno:  # ours: the kernel's has one
-                if reply and wait == SILENCE:
+                if reply and wait == SILENCE:  # a whole one, not what was left of the timeout
                     return
                 left -= wait
                 continue
@@ -197,19 +198,21 @@ def exchange(args: argparse.Namespace, log: logging.Logger) -> None:
     Raises SystemExit if there is no connection, ValueError if the message may not be sent, and
     OSError if the connection brings no reply, or not all of it, or nobody can read it.
     """
-    if args.message is not None:
-        check_message(args.message)
+    message = args.message
+    if message is not None:
+        check_message(message)
     try:
         connection, ip = connect(args.host, args.port, args.timeout, log)
     except (OSError, ValueError) as error:
         log.debug("Cause : %s.", reason(error))
-        host = printable(args.host)
-        fail(f"Impossible de se connecter au serveur {host} sur le port {args.port}.", log, RED)
+        host, port = printable(args.host), args.port
+        fail(f"Impossible de se connecter au serveur {host} sur le port {port}.", log, error=True)
     with connection:
         log.info("Connexion réussie à %s.", endpoint(ip, args.port))
         say(f"Connecté avec succès au serveur {ip} sur le port {args.port}\n", sys.stdout)
-        message = check_message(ask()) if args.message is None else args.message
-        said, reply = bytearray(), bytearray()
+        if message is None:
+            message = check_message(ask())
+        said, reply = bytearray(), bytearray()  # filled in place: shown even if the call raises
         try:
             overhear(connection, said)
         finally:
@@ -296,8 +299,8 @@ class Output:
     once, and the service goes on.
     """
 
-    def handle(self, record: logging.LogRecord) -> bool:
-        """Write the line of `record`, or mute this output and say why; return True."""
+    def handle(self, record: logging.LogRecord) -> None:
+        """Write the line of `record`, or mute this output and say why."""
         try:
             self.write(self.formatter.format(record) + self.terminator)
         except (OSError, ValueError) as error:
@@ -309,7 +312,6 @@ class Output:
             self.stream = None
             logging.getLogger(__name__).warning("%s ne fonctionne plus : %s.",
                                                 self.what, reason(error))
-        return True
 
 
 class Journal(Output, logging.handlers.RotatingFileHandler):
@@ -357,22 +359,18 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
     def write(self, line: str) -> None:
         """Append `line`, and empty the file before if it is full. Raises OSError if it fails."""
         data = line.encode("utf-8")
-        if self.ours and self.stream.seek(0, 2) + len(data) > LOG_BYTES:
-            data = self.make_room(data)
-        while data:
+        if self.ours:
+            size = self.stream.seek(0, 2)
+            if size and size + len(data) > LOG_BYTES:
+                self.doRollover()
+            if len(data) > LOG_BYTES:  # a path or a host may be as long
+                end = f"{CUT}\n".encode()
+                data = data[:LOG_BYTES - len(end)].decode("utf-8", "ignore").encode() + end
+        while data:  # a raw write may take a part only
             count = self.stream.write(data)
             if count is None:
                 raise OSError("il ne prend plus rien, et n'attend pas")
             data = data[count:]
-
-    def make_room(self, data: bytes) -> bytes:
-        """Empty the file, unless it is empty; return `data`, cut to what an empty file holds."""
-        if self.stream.tell():
-            self.doRollover()
-        if len(data) > LOG_BYTES:
-            end = f"{CUT}\n".encode()
-            data = data[:LOG_BYTES - len(end)].decode("utf-8", "ignore").encode() + end
-        return data
 
     def doRollover(self) -> None:
         """Copy the newest bytes to the backup and empty the file. Raises OSError if it fails.
@@ -422,7 +420,8 @@ class Console(Output, logging.StreamHandler):
     def write(self, line: str) -> None:
         """Write `line`. Raises OSError if that cannot be."""
         if self.coloured:
-            line = LEVEL.sub(lambda level: COLOURS[level.group()], line, 1)
+            day, time, level, message = line.split(" ", 3)
+            line = f"{day} {time} {COLOURS.get(level, level)} {message}"
         self.stream.write(line)
         self.stream.flush()
 
@@ -445,33 +444,27 @@ def open_journal(path: "str | None") -> "Journal | None":
 class Log:
     """The log of one run, for a `with` that gives the logger and leaves `logging` as it was."""
 
-    def __init__(self, path: "str | None", verbose: bool, console: bool) -> None:
-        """Open the log file (see open_journal), and standard error if `console`.
-
-        `verbose` is for DEBUG lines.
-        """
+    def __init__(self, journal: "Journal | None", verbose: bool, console: bool) -> None:
+        """Take the log file; `verbose` is for DEBUG lines, `console` for standard error too."""
         self.log = logging.getLogger(__name__)
         self.level = logging.DEBUG if verbose else logging.INFO
         self.outputs = [logging.NullHandler()]  # with none at all logging would print by itself
-        self.journal = open_journal(path)
-        if self.journal:
-            self.outputs.append(self.journal)
+        if journal:
+            self.outputs.append(journal)
         if console and sys.stderr:
             self.outputs.append(Console())
-        self.found = {}
 
     def __enter__(self) -> logging.Logger:
         """Set `logging` up as the notes do."""
         self.found = {name: getattr(logging, name) for name in LOG_UNUSED}
-        for name in LOG_UNUSED:  # need not be looked up: logging HOWTO, "Optimization"
-            setattr(logging, name, None)
-        self.word = logging.getLevelName(logging.WARNING)
+        self.word_found = logging.getLevelName(logging.WARNING)
+        self.level_found, self.propagate_found = self.log.level, self.log.propagate
+        vars(logging).update(dict.fromkeys(LOG_UNUSED))
         logging.addLevelName(logging.WARNING, "WARN")
         formatter = Line(LOG_FORMAT, LOG_DATE)
         for output in self.outputs:
             output.setFormatter(formatter)
             self.log.addHandler(output)
-        self.level_found, self.propagate_found = self.log.level, self.log.propagate
         self.log.setLevel(self.level)
         self.log.propagate = False  # or a handler of the root would write each line again
         return self.log
@@ -481,11 +474,10 @@ class Log:
         for output in self.outputs:
             self.log.removeHandler(output)
             output.close()
-        for name, value in self.found.items():
-            setattr(logging, name, value)
-        logging.addLevelName(logging.WARNING, self.word)
         self.log.setLevel(self.level_found)
         self.log.propagate = self.propagate_found
+        logging.addLevelName(logging.WARNING, self.word_found)
+        vars(logging).update(self.found)
 
 
 class Parser(argparse.ArgumentParser):
@@ -538,16 +530,16 @@ def parse(argv: "list | None") -> argparse.Namespace:
     return args
 
 
-def fail(sentence: str, log: logging.Logger, colour: str = "") -> None:
-    """Log `sentence`, say it and exit: raises SystemExit(1). With `colour` it is an ERROR."""
+def fail(sentence: str, log: logging.Logger, error: bool = False) -> None:
+    """Log `sentence`, say it, as an ERROR if `error`, and exit: raises SystemExit(1)."""
     for output in log.handlers:
         if isinstance(output, Console):
             output.setLevel(LOG_MUTED)  # or it would be said twice
     log.error(sentence)
-    if colour:
+    if error:
         sentence = f"ERROR {sentence}"
         if sys.platform != "win32" and sys.stderr and sys.stderr.isatty():
-            sentence = colour.format(sentence)
+            sentence = RED.format(sentence)
     refuse(sentence, 1)
 
 
@@ -558,10 +550,10 @@ def main(argv: "list | None" = None) -> int:
     """
     try:
         args = parse(argv)
-        outputs = Log(args.log_file, args.verbosity, args.verbosity)
-        with outputs as log:
-            if outputs.journal:
-                log.debug("Journal : %s", printable(outputs.journal.baseFilename))
+        journal = open_journal(args.log_file)
+        with Log(journal, args.verbosity, args.verbosity) as log:
+            if journal:
+                log.debug("Journal : %s", printable(journal.baseFilename))
             try:
                 exchange(args, log)
             except (OSError, ValueError) as error:

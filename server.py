@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """bs server: one message in, one reply out, and no client makes another wait.
 
-A program that talks to many people at once usually has threads (a slow client holds one each) or
-asks the system who is ready (`select`). Here neither is needed, and three ideas are enough, each
-of which can be read without the others:
+It imports five modules and no other: those of the exercise that it grew out of ("the notes"
+below). So there are no threads, and no `select` to tell who has spoken: it looks at each client
+again and again. Where you may, ask `selectors`; the rest here stays the same. Three ideas, each of
+which can be read without the others:
 
-- `Client`: what happens to one, from top to bottom, in `exchange`. It never waits. Where nothing
-  has come to be read it stops, and `look` carries it on from there.
+- `exchange`: what happens to one client, from top to bottom. It never waits. Where nothing has
+  come to be read it stops, and the next look (`Client.look`) carries it on from there.
 - `Waiting`: the clients that are not done, whose turn it is to be looked at, and who goes when
   there is no room. Looking costs a bounded part of the time, shared equally among the hosts, so
   that no host can take another's.
@@ -30,6 +31,7 @@ REPLIES = (  # the first word that the message contains decides; the empty one i
     ("waf", "ptdr t ki"),
     ("", "Mes respects humble humain."),
 )
+DECISIVE = REPLIES[0][0].encode()  # no later byte can change its reply
 MESSAGE_MAX = 1024  # bytes that count: the notes' recv(1024)
 ENDLESS = 1 << 20  # bytes (1 MiB) without an end: a thousand times what counts is no message
 CHUNK = 1 << 16  # bytes a recv(2): about what loopback delivers in one segment
@@ -42,16 +44,16 @@ MORE = getattr(socket, "MSG_MORE", 0)  # Linux: reply and end of stream in one s
 SOON = 0.001  # seconds: a newcomer's first look, and the shortest wait that poll(2) can measure
 ROUND = 0.02  # seconds between two rounds: nobody feels that
 LOOKS = 200  # in a round: 10,000 a second are some hundredths of a processor
-NEWEST = 4  # one look in so many is for a crowd's newest: they are the likeliest to speak
+NEWEST = 4  # one look in so many is for the newest of a crowd: they are the likeliest to speak
 PATIENCE = 300.0  # seconds a client may take for all of it: time enough to look up what to type
 
 # The loop
 SLEEP = 1.0  # seconds at most: Windows delivers Ctrl-C only between waits
 LONELY = 60.0  # seconds without a client before the log says so: its sentence speaks of a minute
-BATCH = 16  # clients begun before those who wait are looked at: no more than PASS, come what may
-PASS = 0.02  # seconds a pass may take beside its sleep: a longer step of the date is none of time
+BATCH = 16  # clients begun in a pass of the loop: even if each is waited for, it takes no PASS
+PASS = 0.02  # seconds that a pass may take beside its sleep: no more of a step of the date counts
 WAITING_MAX = 10000  # clients, where the descriptors suffice: some 20 MB
-WARN_EVERY = 1.0  # seconds between two such warnings: a flood of clients shall not be one of lines
+WARN_EVERY = 1.0  # seconds between two warnings that there is no room: a flood is not one of lines
 NOBODY = (BlockingIOError, socket.timeout, ConnectionError)  # what accept(2) says at an empty door
 
 # The listener
@@ -65,16 +67,16 @@ IPV4_MAPPED = re.compile(r"^::ffff:(?=\d+\.)")  # an IPv4 peer of an IPv6 socket
 
 # The log
 LOG_FILES = ("/var/log/bs_server/bs_server.log", "bs_server.log")  # the first that opens
-LOG_REFUSED = 5  # exit code where a file that was asked for does not open
+LOG_REFUSED = 5  # exit code where a file that was asked for does not open: not the client's
 LOG_BYTES = 10000  # that a file holds at most, with one backup: the notes' figures
 LOG_BACKUPS = 1
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 LOG_DATE = "%Y-%m-%d %H:%M:%S"
-LOG_UNUSED = ("logThreads", "logProcesses", "logMultiprocessing", "_srcfile")  # by LOG_FORMAT
-LOG_MUTED = logging.CRITICAL + 1  # the level of an output that has failed: nothing reaches it
-EVERYBODYS = re.compile(r"/(dev/(?!shm/)|proc/)")  # files that are not ours to empty
+LOG_UNUSED = ("logThreads", "logProcesses", "logMultiprocessing", "_srcfile")  # by LOG_FORMAT:
+# not to look them up takes a fifth off a line (logging HOWTO, "Optimization")
+LOG_MUTED = logging.CRITICAL + 1  # no line reaches an output of this level
+EVERYBODYS = re.compile(r"/(dev/(?!shm/)|proc/)")  # what /dev/stdout leads to is not ours to empty
 COLOURS = {"INFO": "\033[37mINFO\033[0m", "WARN": "\033[33mWARN\033[0m"}  # ECMA-48, SGR
-LEVEL = re.compile("(?<=^.{20})(INFO|WARN)")  # of a line, behind its date
 CUT = "… (coupé)"  # ends what is shown or logged in part
 
 
@@ -104,7 +106,7 @@ def exchange(connection: socket.socket, ip: str, log: logging.Logger):
         log.info('Le client %s a envoyé "%s".', ip, printable(message))
         # To close under a client that still sends resets the connection, and the reply may be lost
         # with it (RFC 1122, 4.2.2.13). So it gets the end of our stream, and we await that of its.
-        connection.sendall(reply.encode("utf-8"), MORE)
+        connection.sendall(reply.encode("utf-8"), MORE)  # it fits any send buffer: no wait
         connection.shutdown(socket.SHUT_WR)
         log.info('Réponse envoyée au client %s : "%s".', ip, reply)
         while received <= ENDLESS:
@@ -113,7 +115,7 @@ def exchange(connection: socket.socket, ip: str, log: logging.Logger):
                 break
             received += len(data)
     except OSError as error:  # reset, or gone before its reply
-        log.debug("Le client %s a rompu : %s.", ip, error.strerror)
+        log.debug("Le client %s a rompu : %s.", ip, reason(error))
     finally:
         connection.close()
 
@@ -136,7 +138,7 @@ def receive(connection: socket.socket):
         if newline:
             return (line[:-1] if line.endswith(b"\r") else line)[:MESSAGE_MAX], received
         line = line[:MESSAGE_MAX + 1]  # one more, or a \r that is last by the cut alone would go
-        silence = 0.0 if REPLIES[0][0].encode() in line[:MESSAGE_MAX] else SILENCE
+        silence = 0.0 if DECISIVE in line[:MESSAGE_MAX] else SILENCE
     return None, received
 
 
@@ -147,31 +149,32 @@ def read(connection: socket.socket, silence: float):
     the look that read it may be older than the byte. Raises OSError if the client resets the
     connection.
     """
-    now, since = 0.0, FOREVER
+    since, silent = FOREVER, 0.0
     while True:
         try:
             return connection.recv(CHUNK)
         except BlockingIOError:
-            if not silence or now - since >= silence:
+            if silent >= silence:
                 return None
         now = yield
         since = min(since, now)
+        silent = now - since
 
 
 class Client:
     """One client: a look at it carries its exchange on, and nobody need know how far it is."""
 
-    __slots__ = ("exchange", "ip")  # there may be ten thousand
+    __slots__ = ("ip", "steps")  # there may be ten thousand
 
     def __init__(self, connection: socket.socket, ip: str, log: logging.Logger) -> None:
         """Take the accepted socket, the address at its other end, and the log."""
         self.ip = ip
-        self.exchange = exchange(connection, ip, log)
-        next(self.exchange)
+        self.steps = exchange(connection, ip, log)
+        next(self.steps)
 
     @property
     def host(self) -> "str | bytes":
-        """What the host has at its disposal: its address, or the /64 of an IPv6 one (RFC 6177)."""
+        """Whose client it is: an IPv4 address, or the /64 of an IPv6 one (RFC 6177)."""
         if ":" not in self.ip:
             return self.ip
         return socket.inet_pton(socket.AF_INET6, self.ip.partition("%")[0])[:8]
@@ -179,22 +182,22 @@ class Client:
     def look(self, now: float) -> bool:
         """Carry the exchange on at `now` (seconds), as far as it goes; return True if not done."""
         try:
-            self.exchange.send(now)
+            self.steps.send(now)
         except StopIteration:
             return False
         return True
 
     def hang_up(self) -> None:
         """End the exchange where it stands, and close the connection."""
-        self.exchange.close()
+        self.steps.close()
 
 
 def first(count: int, items) -> list:
-    """Return the first `count` of `items`, or all."""
+    """Return the first `count` of `items`, or all, as itertools.islice would."""
     return [item for _, item in zip(range(count), items)]
 
 
-class Host:
+class Group:
     """The clients of one host that wait. The keys of a dict are a set that keeps its order."""
 
     __slots__ = ("ages", "turns")
@@ -202,20 +205,20 @@ class Host:
     def __init__(self) -> None:
         """Start with nobody."""
         self.ages = {}  # all of them, the oldest first
-        self.turns = {}  # those who are no newcomers any more, whose turn comes next first
+        self.turns = {}  # those who are no newcomers any more, in the order of their turns
 
     def take(self, count: int) -> list:
-        """Return `count` clients whose turn it is, or all; who had a turn has the next one last."""
+        """Return `count` clients whose turn it is, or all; they go to the end of the turns."""
         if len(self.turns) <= count:
             return list(self.turns)
-        newest = first(count // NEWEST, (c for c in reversed(list(self.ages)) if c in self.turns))
+        backwards = reversed(list(self.ages))  # before 3.8 a dict cannot be reversed
+        newest = first(count // NEWEST, (client for client in backwards if client in self.turns))
         for client in newest:
-            del self.turns[client]
-        taken = newest + first(count - len(newest), self.turns)
-        for client in taken:
-            self.turns.pop(client, None)
-            self.turns[client] = None
-        return taken
+            self.turns[client] = self.turns.pop(client)
+        others = first(count - len(newest), self.turns)
+        for client in others:
+            self.turns[client] = self.turns.pop(client)
+        return newest + others
 
 
 class Waiting:
@@ -231,48 +234,52 @@ class Waiting:
         """Start with nobody."""
         self.came = {}  # client: when it came (seconds), the oldest first
         self.newcomers = {}  # client: when its next look is due (seconds)
-        self.hosts = {}  # host: its Host, whose turn comes next first
-        self.at_least = [{}]  # count: the Hosts that have so many clients, or more
+        self.groups = {}  # host: its Group, in the order of the hosts' turns
+        self.at_least = [{}]  # count: the Groups of so many clients or more; to search all of them
+        # for the largest, each time one is let go, would saturate a core
         self.next_round = 0.0  # seconds
 
     def add(self, client: Client, now: float) -> None:
         """Let `client`, who has come `now`, wait."""
-        host = self.hosts.setdefault(client.host, Host())
-        host.ages[client] = None
-        if len(host.ages) == len(self.at_least):
+        group = self.groups.setdefault(client.host, Group())
+        group.ages[client] = None
+        if len(group.ages) == len(self.at_least):
             self.at_least.append({})
-        self.at_least[len(host.ages)][host] = None
+        self.at_least[len(group.ages)][group] = None
         self.came[client] = now
         self.newcomers[client] = now + SOON
 
     def remove(self, client: Client) -> None:
         """Forget `client`, who waits."""
-        host = self.hosts[client.host]
-        del self.at_least[len(host.ages)][host]
+        group = self.groups[client.host]
+        del self.at_least[len(group.ages)][group]
         if not self.at_least[-1]:
             self.at_least.pop()
-        del host.ages[client]
-        host.turns.pop(client, None)
-        if not host.ages:
-            del self.hosts[client.host]
+        del group.ages[client]
+        group.turns.pop(client, None)
+        if not group.ages:
+            del self.groups[client.host]
         del self.came[client]
         self.newcomers.pop(client, None)
 
     def until_next(self, now: float) -> float:
         """Return the seconds from `now` to the next look that is due; SLEEP where nobody waits."""
         dues = list(self.newcomers.values())
-        if len(dues) < len(self.came):
+        if len(dues) < len(self.came):  # somebody is no newcomer
             dues.append(self.next_round)
         return min(dues) - now if dues else SLEEP
 
     def newcomers_due(self, now: float) -> list:
-        """Return the newcomers whose age has doubled since they were looked at."""
+        """Return the newcomers whose age has doubled since they were looked at.
+
+        Who is older than ROUND is no newcomer any more, and has its turn in rounds.
+        """
         due = []
         for client in [client for client, at in self.newcomers.items() if at <= now]:
             age = now - self.came[client]
             if age > ROUND:
                 del self.newcomers[client]
-                self.hosts[client.host].turns[client] = None
+                self.groups[client.host].turns[client] = None
             else:
                 self.newcomers[client] = now + age
                 due.append(client)
@@ -288,12 +295,12 @@ class Waiting:
         if now < self.next_round:
             return []
         self.next_round = now + ROUND
-        hosts = first(LOOKS, (name for name, host in self.hosts.items() if host.turns))
-        hosts.sort(key=lambda name: len(self.hosts[name].turns))
+        hosts = first(LOOKS, (host for host, group in self.groups.items() if group.turns))
+        hosts.sort(key=lambda host: len(self.groups[host].turns))
         clients = []
-        for number, name in enumerate(hosts):
-            host = self.hosts[name] = self.hosts.pop(name)
-            clients += host.take((LOOKS - len(clients)) // (len(hosts) - number))
+        for number, host in enumerate(hosts):
+            group = self.groups[host] = self.groups.pop(host)  # to the end
+            clients += group.take((LOOKS - len(clients)) // (len(hosts) - number))
         return clients
 
     def overdue(self, now: float) -> list:
@@ -307,8 +314,8 @@ class Waiting:
 
     def oldest_of_most(self) -> Client:
         """Return the oldest client of the host that has the most: a host pushes out its own."""
-        host = next(iter(self.at_least[-1]))
-        return next(iter(host.ages))
+        group = next(iter(self.at_least[-1]))
+        return next(iter(group.ages))
 
 
 class Clock:
@@ -319,7 +326,7 @@ class Clock:
         self.now = 0.0
         self.stamp = logging.makeLogRecord({}).created
 
-    def read(self, sleep: float) -> None:
+    def advance(self, sleep: float) -> None:
         """Set `now`, in a pass of the loop that was to sleep for `sleep` seconds.
 
         The stamp is a date. A step back counts for nothing, and one forward for no more than a pass
@@ -342,13 +349,13 @@ class Server:
         self.log = log
         self.clock = Clock()
         self.waiting = Waiting()
-        self.last_client = 0.0  # when there last was one, in the clock's seconds
+        self.alone_since = 0.0  # when the last client was here, or the log last said that none is
         self.failure = None  # of accept(2), that the log has not said yet
         self.let_go = []  # the addresses of those let go that the log has not said yet
         self.warned = -WARN_EVERY  # when the log last said either, in the clock's seconds
         self.idle, self.idle_peer = socket.socketpair()  # now: later no descriptor may be left
         try:
-            socket.socket(listener.family).close()
+            socket.socket(listener.family).close()  # with none for a client it would serve nobody
         except OSError:
             self.close()
             raise
@@ -359,7 +366,7 @@ class Server:
             self.begin_who_comes()
             self.look_at(self.waiting.newcomers_due(self.clock.now))
             self.look_at(self.waiting.round(self.clock.now))
-            self.hang_up_on(self.waiting.overdue(self.clock.now))
+            self.end_overdue(self.waiting.overdue(self.clock.now))
             self.report()
 
     def begin_who_comes(self) -> None:
@@ -370,9 +377,11 @@ class Server:
         sleep = max(self.waiting.until_next(self.clock.now), SOON)
         self.listener.settimeout(sleep)
         came = self.accept()
-        self.clock.read(sleep)
+        self.clock.advance(sleep)
         if came:
-            self.listener.settimeout(SOON if self.failure else 0.0)  # see accept
+            # After a failure each accept waits, until the log has said so: only who waits knows
+            # that somebody is at the door
+            self.listener.settimeout(SOON if self.failure else 0.0)
         count = 0
         while came:
             self.begin(*came)
@@ -394,7 +403,7 @@ class Server:
                 # accept(2) asks for a descriptor before it looks whether anybody is there. The
                 # next one waits, in poll(2), which looks at the door alone.
                 return None
-            self.failure = error.strerror
+            self.failure = reason(error)
         if self.waiting.came and not self.has_descriptor():
             self.let_one_go()
             try:
@@ -422,7 +431,7 @@ class Server:
 
     def begin(self, connection: socket.socket, address: tuple) -> None:
         """Begin the exchange of a client that was accepted; unless it is done at once, it waits."""
-        now = self.last_client = self.clock.now
+        now = self.alone_since = self.clock.now
         # macOS accepts a connection that is already gone, with no address at all
         ip = IPV4_MAPPED.sub("", address[0]) if address else "inconnu"
         client = Client(connection, ip, self.log)
@@ -437,19 +446,19 @@ class Server:
             if not client.look(self.clock.now):
                 self.waiting.remove(client)
 
-    def hang_up_on(self, clients: list) -> None:
+    def end_overdue(self, clients: list) -> None:
         """Hang up on each of `clients`, with whom the patience is over."""
         for client in clients:
-            if self.dismiss(client):
+            if self.end(client):
                 self.log.warning("Le client %s tarde trop : connexion fermée.", client.ip)
 
     def let_one_go(self) -> None:
         """Hang up on one who waits, since there is no room: one of the host that has the most."""
         client = self.waiting.oldest_of_most()
-        if self.dismiss(client):
+        if self.end(client):
             self.let_go.append(client.ip)
 
-    def dismiss(self, client: Client) -> bool:
+    def end(self, client: Client) -> bool:
         """Look at `client` a last time, since what it has said is answered, and hang up.
 
         Returns True if it was not done by then.
@@ -463,10 +472,10 @@ class Server:
         """Say what is to be said, none of it too often."""
         now = self.clock.now
         if self.waiting.came:
-            self.last_client = now
-        elif now - self.last_client >= LONELY:
+            self.alone_since = now
+        elif now - self.alone_since >= LONELY:
             self.log.warning("Aucun client depuis plus de une minute.")
-            self.last_client = now
+            self.alone_since = now
         if (self.failure or self.let_go) and now - self.warned >= WARN_EVERY:
             self.warn()
             self.warned = now
@@ -478,16 +487,16 @@ class Server:
         if self.let_go:
             count = len(self.let_go)
             self.log.warning("Trop de clients en attente : %d écarté%s, dont %s.",
-                             count, "s" * (count > 1), self.let_go[-1])
+                             count, "s" if count > 1 else "", self.let_go[-1])
         self.failure, self.let_go = None, []
 
     def close(self) -> None:
-        """Say what is held back, hang up on everybody, and close every socket."""
+        """Say what is held back, hang up on everybody, and close what was opened here."""
         self.warn()
         for client in self.waiting.came:
             client.hang_up()
-        for connection in (self.listener, self.idle, self.idle_peer):
-            connection.close()
+        self.idle.close()
+        self.idle_peer.close()
 
 
 def endpoint(ip: str, port: int) -> str:
@@ -606,8 +615,8 @@ class Output:
     once, and the service goes on.
     """
 
-    def handle(self, record: logging.LogRecord) -> bool:
-        """Write the line of `record`, or mute this output and say why; return True."""
+    def handle(self, record: logging.LogRecord) -> None:
+        """Write the line of `record`, or mute this output and say why."""
         try:
             self.write(self.formatter.format(record) + self.terminator)
         except (OSError, ValueError) as error:
@@ -619,7 +628,6 @@ class Output:
             self.stream = None
             logging.getLogger(__name__).warning("%s ne fonctionne plus : %s.",
                                                 self.what, reason(error))
-        return True
 
 
 class Journal(Output, logging.handlers.RotatingFileHandler):
@@ -667,22 +675,18 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
     def write(self, line: str) -> None:
         """Append `line`, and empty the file before if it is full. Raises OSError if it fails."""
         data = line.encode("utf-8")
-        if self.ours and self.stream.seek(0, 2) + len(data) > LOG_BYTES:
-            data = self.make_room(data)
-        while data:
+        if self.ours:
+            size = self.stream.seek(0, 2)
+            if size and size + len(data) > LOG_BYTES:
+                self.doRollover()
+            if len(data) > LOG_BYTES:  # a path or a host may be as long
+                end = f"{CUT}\n".encode()
+                data = data[:LOG_BYTES - len(end)].decode("utf-8", "ignore").encode() + end
+        while data:  # a raw write may take a part only
             count = self.stream.write(data)
             if count is None:
                 raise OSError("il ne prend plus rien, et n'attend pas")
             data = data[count:]
-
-    def make_room(self, data: bytes) -> bytes:
-        """Empty the file, unless it is empty; return `data`, cut to what an empty file holds."""
-        if self.stream.tell():
-            self.doRollover()
-        if len(data) > LOG_BYTES:
-            end = f"{CUT}\n".encode()
-            data = data[:LOG_BYTES - len(end)].decode("utf-8", "ignore").encode() + end
-        return data
 
     def doRollover(self) -> None:
         """Copy the newest bytes to the backup and empty the file. Raises OSError if it fails.
@@ -732,7 +736,8 @@ class Console(Output, logging.StreamHandler):
     def write(self, line: str) -> None:
         """Write `line`. Raises OSError if that cannot be."""
         if self.coloured:
-            line = LEVEL.sub(lambda level: COLOURS[level.group()], line, 1)
+            day, time, level, message = line.split(" ", 3)
+            line = f"{day} {time} {COLOURS.get(level, level)} {message}"
         self.stream.write(line)
         self.stream.flush()
 
@@ -755,33 +760,27 @@ def open_journal(path: "str | None") -> "Journal | None":
 class Log:
     """The log of one run, for a `with` that gives the logger and leaves `logging` as it was."""
 
-    def __init__(self, path: "str | None", verbose: bool, console: bool) -> None:
-        """Open the log file (see open_journal), and standard error if `console`.
-
-        `verbose` is for DEBUG lines.
-        """
+    def __init__(self, journal: "Journal | None", verbose: bool, console: bool) -> None:
+        """Take the log file; `verbose` is for DEBUG lines, `console` for standard error too."""
         self.log = logging.getLogger(__name__)
         self.level = logging.DEBUG if verbose else logging.INFO
         self.outputs = [logging.NullHandler()]  # with none at all logging would print by itself
-        self.journal = open_journal(path)
-        if self.journal:
-            self.outputs.append(self.journal)
+        if journal:
+            self.outputs.append(journal)
         if console and sys.stderr:
             self.outputs.append(Console())
-        self.found = {}
 
     def __enter__(self) -> logging.Logger:
         """Set `logging` up as the notes do."""
         self.found = {name: getattr(logging, name) for name in LOG_UNUSED}
-        for name in LOG_UNUSED:  # need not be looked up: logging HOWTO, "Optimization"
-            setattr(logging, name, None)
-        self.word = logging.getLevelName(logging.WARNING)
+        self.word_found = logging.getLevelName(logging.WARNING)
+        self.level_found, self.propagate_found = self.log.level, self.log.propagate
+        vars(logging).update(dict.fromkeys(LOG_UNUSED))
         logging.addLevelName(logging.WARNING, "WARN")
         formatter = Line(LOG_FORMAT, LOG_DATE)
         for output in self.outputs:
             output.setFormatter(formatter)
             self.log.addHandler(output)
-        self.level_found, self.propagate_found = self.log.level, self.log.propagate
         self.log.setLevel(self.level)
         self.log.propagate = False  # or a handler of the root would write each line again
         return self.log
@@ -791,11 +790,10 @@ class Log:
         for output in self.outputs:
             self.log.removeHandler(output)
             output.close()
-        for name, value in self.found.items():
-            setattr(logging, name, value)
-        logging.addLevelName(logging.WARNING, self.word)
         self.log.setLevel(self.level_found)
         self.log.propagate = self.propagate_found
+        logging.addLevelName(logging.WARNING, self.word_found)
+        vars(logging).update(self.found)
 
 
 class Parser(argparse.ArgumentParser):
@@ -865,11 +863,11 @@ def main(argv: "list | None" = None) -> int:
     """
     try:
         args = parse(argv)
-        # The log is opened first: a pipe that nobody reads yet holds up the start
-        outputs = Log(args.log_file, args.verbosity, True)
-        with outputs as log:
+        # Before it listens: to open a pipe that nobody reads yet takes until somebody does
+        journal = open_journal(args.log_file)
+        with Log(journal, args.verbosity, True) as log:
             try:
-                serve(args.listen, args.port, outputs.journal, log)
+                serve(args.listen, args.port, journal, log)
             except KeyboardInterrupt:
                 log.info("Arrêt du serveur.")
     except KeyboardInterrupt:

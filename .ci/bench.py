@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """How server.py compares, side by side in one run: `make bench`, some two minutes.
 
-Its peers are what one would write instead, with the same replies and the notes' logging.
-Speeds are measured in interleaved rounds, and each figure is the median of them. Every process
+Its peers are what one would write instead, with the same replies and the notes' logging; and, as
+the limit of what Python reaches on the same load, an accept loop with no log at all. Speeds are measured in interleaved rounds, and each figure is the median of them. Every process
 but this one is this file again, with a role (see ROLES) and its arguments.
 """
 
@@ -31,11 +31,13 @@ from test_bs import MEO, Connection, command, environment, free_port, raise_limi
 
 ROUNDS = 3
 SECONDS = 0.35  # of load in each round
-SILENT = 10000  # connections that say nothing
+SILENT = 9800  # connections that say nothing, of one address
 POUR = 4000  # of them a second
-DESCRIPTORS = (1024, 16384)  # that server.py may have beside them; its peers have 1024
+CROWDS = ((1024, "127.0.1.1"), (16384, "127.0.1.1"), (16384, "127.0.0.1"))  # descriptors that
+# server.py may have beside them, and their address; the load comes from the last one
 KINDS = {True: "half-closes", False: "does not"}  # what a client does before it reads
-PEERS = ("server.py", "serial accept loop", "ThreadingTCPServer", "asyncio.start_server")
+PEERS = ("server.py", "accept loop, no log", "serial accept loop", "ThreadingTCPServer",
+         "asyncio.start_server")
 IMPORTS = "import argparse, logging.handlers, re, socket, sys"
 
 
@@ -79,6 +81,19 @@ def serve_serial(port):
                 reply = answer(logger, ip, connection.recv(1024))
                 connection.sendall(reply)
                 logger.info('Réponse envoyée au client %s : "%s".', ip, reply.decode("utf-8"))
+
+
+def serve_bare(port):
+    """Serve on `port` with no log, one client after the other: the limit."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("0.0.0.0", port))
+        listener.listen(server.BACKLOG)
+        while True:
+            connection, _ = listener.accept()
+            with connection:
+                message = connection.recv(1024).decode("utf-8", "backslashreplace").rstrip("\r\n")
+                connection.sendall(server.reply_to(message).encode("utf-8"))
 
 
 def serve_threads(port):
@@ -129,7 +144,7 @@ def load(port, clients, half_close, seconds=SECONDS, exchanges=None):
 
     It ends after `seconds`, or after so many `exchanges`; what is not answered two seconds after
     that is an error. Prints as JSON the exchanges a second, the seconds that one took at the 50th
-    and at the 99th percentile, and the errors.
+    and at the 99th percentile, the errors, and the longest of the seconds.
     """
     poll, open_, latencies, errors, started = select.poll(), {}, [], 0, 0
     begin = time.perf_counter()
@@ -176,7 +191,8 @@ def load(port, clients, half_close, seconds=SECONDS, exchanges=None):
     duration = time.perf_counter() - begin
     latencies.sort()
     json.dump([len(latencies) / duration] + [latencies[len(latencies) * part // 100]
-              if latencies else 0.0 for part in (50, 99)] + [errors], sys.stdout)
+              if latencies else 0.0 for part in (50, 99)] + [errors, max(latencies, default=0.0)],
+              sys.stdout)
 
 
 def connect_from(address, port):
@@ -184,8 +200,8 @@ def connect_from(address, port):
     return socket.create_connection(("127.0.0.1", port), 5, (address, 0))
 
 
-def hold(port, count):
-    """Connect `count` silent clients of one address, POUR a second at most, and hold them.
+def hold(port, count, address):
+    """Connect `count` silent clients of one `address`, POUR a second at most, and hold them.
 
     Says "pouring", then "held"; then, for each line on standard input, lets one of them speak and
     prints the seconds until its reply.
@@ -195,7 +211,7 @@ def hold(port, count):
     print("pouring", flush=True)
     for number in range(count):
         time.sleep(max(begin + number / POUR - time.perf_counter(), 0))
-        held.append(connect_from("127.0.1.1", port))
+        held.append(connect_from(address, port))
     print("held", flush=True)
     for _ in sys.stdin:
         print(speak(held.pop(random.randrange(len(held)))), flush=True)
@@ -246,7 +262,7 @@ def resident(process):
 
 # The measurements
 
-ROLES = {"serial accept loop": serve_serial, "ThreadingTCPServer": serve_threads,
+ROLES = {"accept loop, no log": serve_bare, "serial accept loop": serve_serial, "ThreadingTCPServer": serve_threads,
          "asyncio.start_server": serve_asyncio, "load": load, "hold": hold,
          "sit": sit}
 
@@ -336,22 +352,22 @@ class Bench:
 
     def silence(self):
         """Measure server.py while silent connections pour in, and beside them: one round."""
-        for count in DESCRIPTORS:
+        for count, address in CROWDS:
             with self.started("server.py", count) as (port, popen):
-                self.note(("alone", count), self.run("load", port, 64, True))
+                self.note(("alone", count, address), self.run("load", port, 64, True))
                 before = resident(popen.pid)
-                with self.beside("hold", port, SILENT) as holder:
-                    self.note(("pour", count), self.run("load", port, 64, True, 1.5))
+                with self.beside("hold", port, SILENT, address) as holder:
+                    self.note(("pour", count, address), self.run("load", port, 64, True, 1.5))
                     holder.stdout.readline()
-                    time.sleep(1)  # until they are looked at as rarely as they will be
                     kept = len(os.listdir(f"/proc/{popen.pid}/fd"))
-                    self.note(("kept", count), (kept, (resident(popen.pid) - before) / kept))
-                    self.note(("beside", count), self.run("load", port, 64, True))
+                    self.note(("kept", count, address),
+                              (kept, (resident(popen.pid) - before) / kept))
+                    self.note(("beside", count, address), self.run("load", port, 64, True, 1.0))
                     if count > SILENT:
                         for _ in range(5):
                             print(file=holder.stdin, flush=True)
                             self.note("speak", (float(holder.stdout.readline()),))
-            self.tell(f"{SILENT} silent connections, {count} descriptors")
+            self.tell(f"{SILENT} silent connections of {address}, {count} descriptors")
 
     def prompts(self):
         """Measure what people at the prompt cost and how long they wait: once."""
@@ -402,14 +418,15 @@ class Bench:
                           f"| {self.ratio((clients, kind, 'server.py'), what):.2f} × "
                           f"| {self.median(what, 1) * 1e3:.2f} | {self.median(what, 2) * 1e3:.2f} "
                           f"| {sum(result[3] for result in rounds)} |")
-        print(f"\n| descriptors | speed while {SILENT} pour in | beside them | kept | kB each "
-              "| errors |\n|--:|--:|--:|--:|--:|--:|")
-        for count in DESCRIPTORS:
-            pour, beside, alone, kept = ((name, count)
+        print(f"\n| descriptors | address of the {SILENT} | speed while they pour in | beside them "
+              "| longest ms | kept | kB each | errors |\n|--:|---|--:|--:|--:|--:|--:|--:|")
+        for count, address in CROWDS:
+            pour, beside, alone, kept = ((name, count, address)
                                          for name in ("pour", "beside", "alone", "kept"))
             errors = sum(result[3] for what in (pour, beside) for result in self.results[what])
-            print(f"| {count} | {self.ratio(pour, alone):.2f} × "
-                  f"| {self.ratio(beside, alone):.2f} × "
+            print(f"| {count} | {'that of the load' if address == CROWDS[-1][1] else 'another'} "
+                  f"| {self.ratio(pour, alone):.2f} × | {self.ratio(beside, alone):.2f} × "
+                  f"| {self.most(beside, 4):.0f} "
                   f"| {self.median(kept, 0):.0f} | {self.median(kept, 1):.1f} | {errors} |")
         print(f"\nOne of the {SILENT} that speaks is answered after "
               f"{self.median('speak', 0) * 1e3:.0f} ms, at most {self.most('speak', 0):.0f} ms")
