@@ -26,6 +26,7 @@ SILENCE = 0.5  # seconds that end a reply whose server never closes: a lost segm
 MESSAGE_MAX = 1024  # bytes in UTF-8: a server of this family reads no more
 REPLY_MAX = 2000  # bytes that are read and shown: escaped, they still fit the log as a line
 RED = "\033[31m{}\033[0m"  # ECMA-48, SGR
+GREETING_MAX = 1 << 20  # bytes (1 MiB) before we speak: who says more greets without end
 QUESTION = "Que veux-tu envoyer au serveur : "
 
 # The log
@@ -35,10 +36,10 @@ LOG_BYTES = 10000  # that a file holds at most, with one backup: the notes' figu
 LOG_BACKUPS = 1
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 LOG_DATE = "%Y-%m-%d %H:%M:%S"
-LOG_UNUSED = ("logThreads", "logProcesses", "logMultiprocessing", "_srcfile")  # by LOG_FORMAT:
-# not to look them up takes a fifth off a line (logging HOWTO, "Optimization")
+# What LOG_FORMAT does not use: not to look it up takes a fifth off a line's time (logging HOWTO)
+LOG_UNUSED = ("logThreads", "logProcesses", "logMultiprocessing", "_srcfile")
 LOG_MUTED = logging.CRITICAL + 1  # no line reaches an output of this level
-EVERYBODYS = re.compile(r"/(dev/(?!shm/)|proc/)")  # what /dev/stdout leads to is not ours to empty
+EVERYBODYS = re.compile(r"//?(dev/(?!shm/)|proc/)")  # what /dev/stdout leads to is not ours
 COLOURS = {"INFO": "\033[37mINFO\033[0m", "WARN": "\033[33mWARN\033[0m"}  # ECMA-48, SGR
 CUT = "… (coupé)"  # ends what is shown or logged in part
 
@@ -126,9 +127,9 @@ def overhear(connection: socket.socket, said: bytearray) -> None:
     Raises OSError if it has left.
     """
     connection.setblocking(False)
-    while len(said) <= REPLY_MAX:
+    while len(said) <= GREETING_MAX:
         try:
-            data = connection.recv(REPLY_MAX)
+            data = connection.recv(GREETING_MAX)
         except BlockingIOError:
             return
         if not data:
@@ -265,6 +266,14 @@ def say(text: str, stream) -> None:
         raise
 
 
+def is_terminal(stream) -> bool:
+    """Return True if `stream`, a standard one, is a terminal that shows colours."""
+    try:
+        return sys.platform != "win32" and stream.isatty()
+    except (AttributeError, ValueError):  # none, another program's own, or closed
+        return False
+
+
 def refuse(sentence: str, code: int) -> None:
     """Say `sentence` on standard error, if there is one, and exit: raises SystemExit(`code`)."""
     try:
@@ -307,7 +316,7 @@ class Output:
             self.setLevel(LOG_MUTED)
             try:
                 self.stream.close()  # or what is left in its buffer would fail again at exit
-            except OSError:
+            except (AttributeError, OSError):
                 pass
             self.stream = None
             logging.getLogger(__name__).warning("%s ne fonctionne plus : %s.",
@@ -326,7 +335,7 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
         """Open the file at `path` to append to. Raises OSError or ValueError if that cannot be."""
         self.spare = socket.socket()  # a descriptor for the backup: clients may have all others
         try:
-            super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS)
+            super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, encoding="utf-8")
         except BaseException:
             self.spare.close()
             raise
@@ -334,7 +343,10 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
         self.backup = f"{self.baseFilename}.{LOG_BACKUPS}"
         self.backup_failed = False
         if self.ours and self.stream.readable() and self.newest(1) not in (b"", b"\n"):
-            self.stream.write(b"\n")  # ends the line that a killed run has left half written
+            try:
+                self.stream.write(b"\n")  # ends the line that a killed run has left half written
+            except OSError:
+                pass  # a full disk: the first line will fail too, and that is told
 
     def _open(self):
         """Return the file, in bytes, which are what counts, and with no buffer.
@@ -415,14 +427,17 @@ class Console(Output, logging.StreamHandler):
     def __init__(self) -> None:
         """Take standard error."""
         super().__init__()
-        self.coloured = sys.platform != "win32" and self.stream.isatty()
+        self.coloured = is_terminal(self.stream)
 
     def write(self, line: str) -> None:
         """Write `line`. Raises OSError if that cannot be."""
         if self.coloured:
             day, time, level, message = line.split(" ", 3)
             line = f"{day} {time} {COLOURS.get(level, level)} {message}"
-        self.stream.write(line)
+        try:
+            self.stream.write(line)
+        except UnicodeEncodeError:  # another program's own: Python's escapes by itself
+            self.stream.write(line.encode("ascii", "backslashreplace").decode("ascii"))
         self.stream.flush()
 
 
@@ -448,6 +463,9 @@ class Log:
         """Take the log file; `verbose` is for DEBUG lines, `console` for standard error too."""
         self.log = logging.getLogger(__name__)
         self.level = logging.DEBUG if verbose else logging.INFO
+        self.found = {name: getattr(logging, name) for name in LOG_UNUSED}
+        self.word_found = logging.getLevelName(logging.WARNING)
+        self.level_found, self.propagate_found = self.log.level, self.log.propagate
         self.outputs = [logging.NullHandler()]  # with none at all logging would print by itself
         if journal:
             self.outputs.append(journal)
@@ -456,9 +474,6 @@ class Log:
 
     def __enter__(self) -> logging.Logger:
         """Set `logging` up as the notes do."""
-        self.found = {name: getattr(logging, name) for name in LOG_UNUSED}
-        self.word_found = logging.getLevelName(logging.WARNING)
-        self.level_found, self.propagate_found = self.log.level, self.log.propagate
         vars(logging).update(dict.fromkeys(LOG_UNUSED))
         logging.addLevelName(logging.WARNING, "WARN")
         formatter = Line(LOG_FORMAT, LOG_DATE)
@@ -471,13 +486,13 @@ class Log:
 
     def __exit__(self, *error) -> None:
         """Take down what was set up."""
+        vars(logging).update(self.found)
+        logging.addLevelName(logging.WARNING, self.word_found)
+        self.log.setLevel(self.level_found)
+        self.log.propagate = self.propagate_found
         for output in self.outputs:
             self.log.removeHandler(output)
             output.close()
-        self.log.setLevel(self.level_found)
-        self.log.propagate = self.propagate_found
-        logging.addLevelName(logging.WARNING, self.word_found)
-        vars(logging).update(self.found)
 
 
 class Parser(argparse.ArgumentParser):
@@ -538,7 +553,7 @@ def fail(sentence: str, log: logging.Logger, error: bool = False) -> None:
     log.error(sentence)
     if error:
         sentence = f"ERROR {sentence}"
-        if sys.platform != "win32" and sys.stderr and sys.stderr.isatty():
+        if is_terminal(sys.stderr):
             sentence = RED.format(sentence)
     refuse(sentence, 1)
 

@@ -33,7 +33,7 @@ END, RESET = "<end>", "<reset>"  # what a client may say beside bytes
 FOREVER = float("inf")
 # README's figures, and not server.py's: who judges has its own
 MEO, WAF, HUMAN = "Meo à toi confrère.", "ptdr t ki", "Mes respects humble humain."
-MIB = 1 << 20
+MIB, CHUNK = 1 << 20, 1 << 16  # bytes
 ROUND = 0.02  # seconds
 PASS = 0.02  # seconds that a pass of the loop may take
 LATE = 3 * (ROUND + PASS)  # seconds: looks for a byte, for its silence and for the end of that
@@ -99,6 +99,7 @@ def judge(who, late=LATE, until=FOREVER):
     reply, end = owed(who.script)
     reset = min([at for at, what in who.script if what is RESET], default=FOREVER)
     end = max(end, who.accepted)
+    late += sum(len(what) for _, what in who.script) // CHUNK * (ROUND + PASS)  # a look for each
 
     def check(holds, promise):
         if not holds:
@@ -274,6 +275,13 @@ class Exchanges(unittest.TestCase):
         after = [(at / 10, b"x" * 65536) for at in range(1, 30)]
         talks_on = self.play([(0.0, b"waf\n"), *after], leaves=None)
         self.assertAlmostEqual(talks_on.closed, 1.6, delta=LATE)
+
+    def test_a_look_reads_64_kib_at_most(self):
+        who = Scripted(Stage(), 0.0, "192.0.2.1", [(0.0, b"x" * MIB)], 0.0)
+        client = server.Client(who, who.ip, unittest.mock.Mock())
+        for looks in range(1, 9):
+            client.look(0.0)
+            self.assertEqual(len(who.unread[0][1]), MIB - looks * CHUNK)
 
     def test_what_the_log_says_is_what_was_said(self):
         lines = self.play([(0.0, b"\xff\x1b[2J wa"), (0.1, b"f\r\r\nmeo")]).lines
@@ -572,7 +580,9 @@ class World:
                 (who.accepted <= min(ages, default=FOREVER), "the oldest"),
                 (len(hosts) > self.waiting_max or at_door and len(hosts) >= self.descriptors,
                  "for somebody at the door"),
-                (not who.unread or who.unread[-1][0] > self.now, "after a last look")):
+                (not who.unread or who.unread[-1][0] > self.now
+                 or sum(len(what) for at, what in who.script if at <= self.now) >= CHUNK,
+                 "after a last look")):
             if not holds:
                 self.faults.append(f"who is let go is {promise}: {who}")
 
