@@ -14,6 +14,7 @@ import os
 import platform
 import random
 import re
+import resource
 import select
 import socket
 import socketserver
@@ -27,7 +28,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(HERE))
 
 import server
-from test_bs import MEO, Connection, command, environment, free_port, raise_limit
+from test_bs import MEO, Connection, command, environment, free_port
 
 ROUNDS = 3
 SECONDS = 0.35  # of load in each round
@@ -139,6 +140,12 @@ def serve_asyncio(port):
 # The clients
 
 
+def raise_limit():
+    """Let this process have as many descriptors as it may."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def load(port, clients, half_close, seconds=SECONDS, exchanges=None):
     """Load the server on `port` with so many `clients` at a time, each of one exchange.
 
@@ -197,7 +204,9 @@ def load(port, clients, half_close, seconds=SECONDS, exchanges=None):
 
 def connect_from(address, port):
     """Return a connection to `port` from the loopback `address`."""
-    return socket.create_connection(("127.0.0.1", port), 5, (address, 0))
+    # Not bound, the kernel finds a port for each pair of addresses, as it does for the load
+    source = None if address == "127.0.0.1" else (address, 0)
+    return socket.create_connection(("127.0.0.65", port), 5, source)
 
 
 def hold(port, count, address):
