@@ -66,16 +66,21 @@ def encode(message: str) -> bytes:
     return message.encode("utf-8", "surrogateescape")
 
 
-def name_of(host: str) -> str:
+def name_of(host: str) -> bytes:
     """Return the name or address that `host` is, without the brackets of an endpoint.
 
     Raises ValueError if it can be neither: getaddrinfo(3) would take `*` for ::1, and Python
     full-width digits for digits.
     """
     bare = re.sub(r"^\[(.*:.*)\]$", r"\1", host)
-    name = bare.encode("idna").decode("ascii")
-    if not re.match(r"[\w.:%-]+\Z", name) or (name != bare and "xn--" not in name):
-        raise ValueError("ce n'est ni un nom ni une adresse")  # or IDNA made ASCII of what is not
+    try:
+        name = bare.encode("ascii")  # the codec for others takes a millisecond to load
+    except UnicodeEncodeError:
+        name = bare.encode("idna")
+        if b"xn--" not in name:
+            raise ValueError("ce n'est ni un nom ni une adresse") from None
+    if not re.match(rb"[\w.:%-]+\Z", name):
+        raise ValueError("ce n'est ni un nom ni une adresse")
     return name
 
 
@@ -89,7 +94,7 @@ def connect(host: str, port: int, timeout: float, log: logging.Logger) -> tuple:
     for number, info in enumerate(infos, 1):
         ip, _ = socket.getnameinfo(info[4], socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
         try:
-            connection = socket.create_connection((ip, port), timeout / len(infos))
+            connection = socket.create_connection((ip.encode(), port), timeout / len(infos))
             if connection.getsockname() != connection.getpeername():
                 return connection, ip
             # Nobody listens, and the kernel gave us that very port: TCP's simultaneous open

@@ -1324,7 +1324,7 @@ class ClientConnects(Scene):
                 connection.connect_ex(("127.0.0.2", port))
             for addresses, code in ((["127.0.0.2", "127.0.0.1"], 0), (["127.0.0.2"] * 8, 1)):
                 name = ("import socket; find = socket.getaddrinfo; socket.getaddrinfo = "
-                        f"lambda host, *rest: [info for ip in ({addresses} if host == 'bs' else "
+                        f"lambda host, *rest: [info for ip in ({addresses} if host == b'bs' else "
                         "[host]) for info in find(ip, *rest)]")
                 start = time.monotonic()
                 options = ["-H", "bs", "-p", str(port), "-t", "0.2", "meo"]

@@ -2,8 +2,10 @@
 """How server.py compares, side by side in one run: `make bench`, some two minutes.
 
 Its peers are what one would write instead, with the same replies and the notes' logging; and, as
-the limit of what Python reaches on the same load, an accept loop with no log at all. Speeds are measured in interleaved rounds, and each figure is the median of them. Every process
-but this one is this file again, with a role (see ROLES) and its arguments.
+the limit of what Python reaches on the same load, an accept loop with no log at all: that one waits
+for the load, and its processor time tells. Speeds are measured in interleaved rounds, and each
+figure is the median of them. Every process but this one is this file again, with a role (see ROLES)
+and its arguments.
 """
 
 import asyncio
@@ -37,8 +39,8 @@ POUR = 4000  # of them a second
 CROWDS = ((1024, "127.0.1.1"), (16384, "127.0.1.1"), (16384, "127.0.0.1"))  # descriptors that
 # server.py may have beside them, and their address; the load comes from the last one
 KINDS = {True: "half-closes", False: "does not"}  # what a client does before it reads
-PEERS = ("server.py", "accept loop, no log", "serial accept loop", "ThreadingTCPServer",
-         "asyncio.start_server")
+LIMIT = "accept loop, no log"
+PEERS = ("server.py", LIMIT, "serial accept loop", "ThreadingTCPServer", "asyncio.start_server")
 IMPORTS = "import argparse, logging.handlers, re, socket, sys"
 
 
@@ -151,7 +153,7 @@ def load(port, clients, half_close, seconds=SECONDS, exchanges=None):
 
     It ends after `seconds`, or after so many `exchanges`; what is not answered two seconds after
     that is an error. Prints as JSON the exchanges a second, the seconds that one took at the 50th
-    and at the 99th percentile, the errors, and the longest of the seconds.
+    and at the 99th percentile, the errors, the longest of the seconds, and how long it took.
     """
     poll, open_, latencies, errors, started = select.poll(), {}, [], 0, 0
     begin = time.perf_counter()
@@ -198,8 +200,8 @@ def load(port, clients, half_close, seconds=SECONDS, exchanges=None):
     duration = time.perf_counter() - begin
     latencies.sort()
     json.dump([len(latencies) / duration] + [latencies[len(latencies) * part // 100]
-              if latencies else 0.0 for part in (50, 99)] + [errors, max(latencies, default=0.0)],
-              sys.stdout)
+              if latencies else 0.0 for part in (50, 99)]
+              + [errors, max(latencies, default=0.0), duration], sys.stdout)
 
 
 def connect_from(address, port):
@@ -271,7 +273,7 @@ def resident(process):
 
 # The measurements
 
-ROLES = {"accept loop, no log": serve_bare, "serial accept loop": serve_serial, "ThreadingTCPServer": serve_threads,
+ROLES = {LIMIT: serve_bare, "serial accept loop": serve_serial, "ThreadingTCPServer": serve_threads,
          "asyncio.start_server": serve_asyncio, "load": load, "hold": hold,
          "sit": sit}
 
@@ -344,19 +346,28 @@ class Bench:
         """Return the median over the rounds of one column of `what`."""
         return statistics.median(result[column] for result in self.results[what])
 
-    def ratio(self, what, other):
-        """Return the median over the rounds of how many times `other` the rate of `what` is."""
+    def ratio(self, what, other, column=0):
+        """Return the median over the rounds of how many times `other` is `what`, in a column."""
         return statistics.median(
-            mine[0] / theirs[0]
+            mine[column] / theirs[column]
             for mine, theirs in zip(self.results[what], self.results[other]))
+
+    def by_processor(self, clients, kind):
+        """Return how fast server.py is beside LIMIT, by what a second of the processor brings."""
+        return f"{self.ratio((clients, kind, 'server.py'), (clients, kind, LIMIT), 6):.2f} ×"
 
     def throughput(self):
         """Measure each peer for each kind of client, one at a time and 64 at once: one round."""
         for clients in (1, 64):
             for kind in KINDS:
                 for peer in PEERS:
-                    with self.started(peer) as (port, _):
-                        self.note((clients, kind, peer), self.run("load", port, clients, kind))
+                    with self.started(peer) as (port, popen):
+                        before = processor(popen.pid)
+                        result = self.run("load", port, clients, kind)
+                        if result:
+                            used = processor(popen.pid) - before
+                            result.append(result[0] * result[5] / used)  # exchanges a second of it
+                        self.note((clients, kind, peer), result)
             self.tell(f"{clients} clients")
 
     def silence(self):
@@ -414,17 +425,19 @@ class Bench:
     def print_all(self):
         """Print the tables."""
         print("| clients | before it reads, a client | server | exchanges/s | server.py is "
-              "| p50 ms | p99 ms | errors |\n|--:|---|---|--:|--:|--:|--:|--:|")
+              "| by processor time | p50 ms | p99 ms | errors |"
+              "\n|--:|---|---|--:|--:|--:|--:|--:|--:|")
         for clients in (1, 64):
             for kind, words in KINDS.items():
                 for peer in PEERS:
                     what = clients, kind, peer
                     rounds = self.results[what]
                     if None in rounds:
-                        print(f"| {clients} | {words} | {peer} | does not answer | | | | |")
+                        print(f"| {clients} | {words} | {peer} | does not answer | | | | | |")
                         continue
                     print(f"| {clients} | {words} | {peer} | {self.median(what, 0):.0f} "
                           f"| {self.ratio((clients, kind, 'server.py'), what):.2f} × "
+                          f"| {self.by_processor(clients, kind) if peer == LIMIT else ''} "
                           f"| {self.median(what, 1) * 1e3:.2f} | {self.median(what, 2) * 1e3:.2f} "
                           f"| {sum(result[3] for result in rounds)} |")
         print(f"\n| descriptors | address of the {SILENT} | speed while they pour in | beside them "
