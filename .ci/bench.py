@@ -41,6 +41,7 @@ CROWDS = ((1024, "127.0.1.1"), (16384, "127.0.1.1"), (16384, "127.0.0.1"))  # de
 KINDS = {True: "half-closes", False: "does not"}  # what a client does before it reads
 LIMIT = "accept loop, no log"
 PEERS = ("server.py", LIMIT, "serial accept loop", "ThreadingTCPServer", "asyncio.start_server")
+IP_BIND_ADDRESS_NO_PORT = 24  # which the socket module has no name for before 3.12
 IMPORTS = "import argparse, logging.handlers, re, socket, sys"
 
 
@@ -206,9 +207,13 @@ def load(port, clients, half_close, seconds=SECONDS, exchanges=None):
 
 def connect_from(address, port):
     """Return a connection to `port` from the loopback `address`."""
-    # Not bound, the kernel finds a port for each pair of addresses, as it does for the load
-    source = None if address == "127.0.0.1" else (address, 0)
-    return socket.create_connection(("127.0.0.65", port), 5, source)
+    connection = socket.socket()
+    # The kernel finds a port when it knows both ends, or thousands would use up all: ip(7)
+    connection.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+    connection.bind((address, 0))
+    connection.settimeout(5)
+    connection.connect(("127.0.0.65", port))
+    return connection
 
 
 def hold(port, count, address):
