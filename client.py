@@ -95,16 +95,15 @@ def connect(host: str, port: int, timeout: float, log: logging.Logger) -> tuple:
         ip, _ = socket.getnameinfo(info[4], socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
         try:
             connection = socket.create_connection((ip.encode(), port), timeout / len(infos))
-            if connection.getsockname() != connection.getpeername():
+            if connection.getsockname()[:2] != (ip, port):
                 return connection, ip
             # Nobody listens, and the kernel gave us that very port: TCP's simultaneous open
             connection.close()
             raise OSError("la connexion n'a que nous à ses deux bouts")
         except OSError as error:
             if number == len(infos):
-                raise
+                raise  # there is one at least: else getaddrinfo has raised
             log.debug("Cause : %s.", reason(error))
-    raise OSError("ce nom n'a pas d'adresse")
 
 
 def ask() -> str:
