@@ -19,6 +19,7 @@ run-server:
 	@ulimit -n "$$(ulimit -Hn)" 2>/dev/null; exec $(PYTHON) server.py -p $(PORT) -l $(LISTEN)
 
 run-client:
+	@mkdir -p /var/log/bs_client 2>/dev/null || true
 	@$(PYTHON) client.py -p $(PORT) -H $(HOST)
 
 test:

@@ -50,7 +50,7 @@ PATIENCE = 300.0  # seconds a client may take for all of it: time enough to look
 # The loop
 SLEEP = 1.0  # seconds at most: Windows delivers Ctrl-C only between waits
 LONELY = 60.0  # seconds without a client before the log says so: its sentence speaks of a minute
-BATCH = 16  # clients begun in a pass of the loop: even if each is waited for, it takes no PASS
+BATCH = 16  # clients begun in a pass of the loop: to wait SOON for each is less than PASS
 PASS = 0.02  # seconds that a pass may take beside its sleep: no more of a step of the date counts
 WAITING_MAX = 10000  # clients, where the descriptors suffice: some 20 MB
 WARN_EVERY = 1.0  # seconds between two warnings that there is no room: a flood is not one of lines
@@ -514,10 +514,12 @@ def address_of(text: str) -> str:
     Raises SystemExit if it is none. What counts is inet_pton(3): getaddrinfo(3) would take 1.2.3
     for 1.2.0.3, `*` for ::1, and digits of any alphabet.
     """
-    ip = text[1:-1] if re.match(r"\[.*:.*\]$", text) else text
+    ip = re.sub(r"^\[(.*:.*)\]$", r"\1", text)
     try:
-        family = socket.AF_INET6 if ":" in ip else socket.AF_INET
-        socket.inet_pton(family, ip.partition("%")[0] if ":" in ip else ip)
+        if ":" in ip:
+            socket.inet_pton(socket.AF_INET6, ip.partition("%")[0])
+        else:
+            socket.inet_pton(socket.AF_INET, ip)
     except (OSError, ValueError):
         refuse(f"ERROR L'adresse spécifiée {printable(text)} n'est pas une adresse IP valide.", 3)
     return ip

@@ -850,6 +850,11 @@ logging.handlers.RotatingFileHandler.__init__ = away"""
         shutil.rmtree(folder)
         self.failing(bs, self.no_backup(os.path.join(folder, "log"), errno.ENOENT))
 
+    def test_half_a_line_on_a_full_disk_keeps_nobody_from_starting(self):
+        self.write(self.log_file, "half")
+        self.failing(self.serve(first=limited(4, "RLIMIT_FSIZE")),
+                     f"Le journal {self.log_file} ne fonctionne plus : {os.strerror(errno.EFBIG)}")
+
     def test_a_link_stays_a_link_and_the_file_the_same(self):
         target = os.path.join(self.folder, "target")
         os.symlink(target, self.log_file)
