@@ -39,6 +39,7 @@ LOG_DATE = "%Y-%m-%d %H:%M:%S"
 # What LOG_FORMAT does not use: not to look it up takes a fifth off a line's time (logging HOWTO)
 LOG_UNUSED = ("logThreads", "logProcesses", "logMultiprocessing", "_srcfile")
 LOG_MUTED = logging.CRITICAL + 1  # no line reaches an output of this level
+NULL = "/dev/null"  # what opens and holds nothing; Windows has none, nor a lack of descriptors
 EVERYBODYS = re.compile(r"//?(dev/(?!shm/)|proc/)")  # what /dev/stdout leads to is not ours
 COLOURS = {"INFO": "\033[37mINFO\033[0m", "WARN": "\033[33mWARN\033[0m"}  # ECMA-48, SGR
 CUT = "… (coupé)"  # ends what is shown or logged in part
@@ -157,32 +158,42 @@ def receive(connection: socket.socket, timeout: float, reply: bytearray) -> None
     Of more than REPLY_MAX bytes no more is read. Raises OSError if there is no reply, or not all of
     it, in `timeout` seconds.
     """
-    left = timeout
-    while len(reply) <= REPLY_MAX:
-        if left <= 0.0:
-            done = "fini de répondre" if reply else "répondu"
-            raise OSError(f"le serveur n'a pas {done} en {timeout:g} s.")
-        wait = min(SILENCE, left)
-        connection.settimeout(wait)
-        before = date()
-        try:
-            data = connection.recv(REPLY_MAX)
-        except OSError as error:
-            if isinstance(error, socket.timeout) and not error.errno:  # ours: the kernel's has one
-                if reply and wait == SILENCE:  # a whole one, not what was left of the timeout
-                    return
-                left -= wait
-                continue
-            if reply:
-                cause = f"la réponse est peut-être incomplète ({reason(error)})."
-                raise OSError(cause) from None
-            raise
-        if not data:
-            if reply:
+    try:
+        for piece in pieces(connection, timeout):
+            reply += piece or b""
+            if len(reply) > REPLY_MAX or reply and not piece:
                 return
-            raise OSError("le serveur a fermé la connexion sans répondre.")
-        reply += data
-        left -= min(max(date() - before, 0.0), wait)  # a date that somebody sets is no time
+            if piece == b"":
+                raise OSError("le serveur a fermé la connexion sans répondre.")
+    except OSError as error:
+        if reply:
+            cause = f"la réponse est peut-être incomplète ({reason(error)})."
+            raise OSError(cause) from None
+        raise
+    done = "fini de répondre" if reply else "répondu"
+    raise OSError(f"le serveur n'a pas {done} en {timeout:g} s.")
+
+
+def pieces(connection: socket.socket, timeout: float):
+    """Yield the bytes that come, None after each SILENCE without any, and b"" where they end.
+
+    Stops after `timeout` seconds. Raises OSError if the connection is lost.
+    """
+    left = timeout
+    while left > 0.0:
+        wait, before = min(SILENCE, left), date()
+        connection.settimeout(wait)
+        try:
+            piece = connection.recv(REPLY_MAX)
+        except socket.timeout as error:
+            if error.errno:
+                raise  # the kernel's, which has given up: since Python 3.10 of the same class
+            left -= wait
+            if wait == SILENCE:  # and not what was left of the timeout
+                yield None
+        else:
+            left -= min(max(date() - before, 0.0), wait)  # a date that somebody sets is no time
+            yield piece
 
 
 def date() -> float:
@@ -246,6 +257,14 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def attempt(call, *args):
+    """Return what `call` gives for `args`, or None if the system refuses: it is done without."""
+    try:
+        return call(*args)
+    except OSError:
+        return None
+
+
 def reason(error: Exception) -> str:
     """Return what `error` says: the system's words, or else its own."""
     return getattr(error, "strerror", None) or str(error)
@@ -258,15 +277,15 @@ def say(text: str, stream) -> None:
     """
     if stream is None:
         raise OSError("il n'y a pas de sortie où afficher la réponse.")
-    encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
-        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        try:
+            stream.write(text)
+        except UnicodeEncodeError:
+            encoding = getattr(stream, "encoding", None) or "ascii"
+            stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         stream.flush()
     except OSError:
-        try:
-            stream.close()  # or what is left in its buffer would fail again at exit
-        except OSError:
-            pass
+        attempt(stream.close)  # or what is left in its buffer would fail again at exit
         raise
 
 
@@ -288,7 +307,7 @@ def refuse(sentence: str, code: int) -> None:
 
 
 class Line(logging.Formatter):
-    """The notes' line: made once for both outputs, and its date once a second."""
+    """The notes' line, with WARN for WARNING: made once for both outputs, one date a second."""
 
     record = second = None
 
@@ -298,7 +317,8 @@ class Line(logging.Formatter):
             if int(record.created) != self.second:
                 self.date = self.formatTime(record, LOG_DATE)
                 self.second = int(record.created)
-            self.line = LOG_FORMAT % {"asctime": self.date, "levelname": record.levelname,
+            level = "WARN" if record.levelno == logging.WARNING else record.levelname
+            self.line = LOG_FORMAT % {"asctime": self.date, "levelname": level,
                                       "message": record.getMessage()}
             self.record = record  # last, as `second` above: Ctrl-C may come in between
         return self.line
@@ -308,21 +328,16 @@ class Output:
     """What both handlers do otherwise than the stock ones, since logging is most of an exchange.
 
     A stock handler takes two locks a line, which one thread does not need, and shows a traceback a
-    line when it fails. This one writes the line at once; if it fails, the other output says why,
-    once, and the service goes on.
+    line when it fails. This one writes the line at once; if that fails, it falls silent, the other
+    output says why, and the service goes on.
     """
 
     def handle(self, record: logging.LogRecord) -> None:
-        """Write the line of `record`, or mute this output and say why."""
+        """Write the line of `record`, or fall silent and let the other output say why."""
         try:
             self.write(self.formatter.format(record) + self.terminator)
         except (OSError, ValueError) as error:
             self.setLevel(LOG_MUTED)
-            try:
-                self.stream.close()  # or what is left in its buffer would fail again at exit
-            except (AttributeError, OSError):
-                pass
-            self.stream = None
             logging.getLogger(__name__).warning("%s ne fonctionne plus : %s.",
                                                 self.what, reason(error))
 
@@ -337,35 +352,28 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
 
     def __init__(self, path: str) -> None:
         """Open the file at `path` to append to. Raises OSError or ValueError if that cannot be."""
-        self.spare = socket.socket()  # a descriptor for the backup: clients may have all others
-        try:
-            super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, encoding="utf-8")
-        except BaseException:
-            self.spare.close()
-            raise
+        super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, encoding="utf-8")
         self.what = f"Le journal {printable(self.baseFilename)}"
-        self.backup = f"{self.baseFilename}.{LOG_BACKUPS}"
+        self.backup = f"{self.baseFilename}.{self.backupCount}"
         self.backup_failed = False
-        if self.ours and self.stream.readable() and self.newest(1) not in (b"", b"\n"):
-            try:
-                self.stream.write(b"\n")  # ends the line that a killed run has left half written
-            except OSError:
-                pass  # a full disk: the first line will fail too, and that is told
+        self.spare = attempt(open, NULL)  # a descriptor for the backup: clients may have all others
+        if self.ours and attempt(self.newest, 1) not in (None, b"", b"\n"):
+            attempt(self.stream.write, b"\n")  # ends the line that a killed run has left half done
 
     def _open(self):
         """Return the file, in bytes, which are what counts, and with no buffer.
 
-        It is opened to be read back too, if it is ours to empty, and may be read.
+        It is opened twice. The first time only to write, as any file may be that was given to us: a
+        pipe opened to be read too would have us as its reader. The second time, if it is ours to
+        empty, to be read back too: by a handle of its own, since ext4 writes a file out when any
+        handle on it is closed after it was emptied, which takes longer than all the rest.
         """
         file = open(self.baseFilename, "ab", 0)
         self.ours = file.seekable() and not EVERYBODYS.match(self.baseFilename)
-        if self.ours:
-            try:
-                file, first = open(self.baseFilename, "a+b", 0), file
-                first.close()
-            except OSError:
-                pass
-        return file
+        readable = attempt(open, self.baseFilename, "a+b", 0) if self.ours else None
+        if readable:
+            file.close()
+        return readable or file
 
     def newest(self, count: int) -> bytes:
         """Return the last `count` bytes of the file, or all. Raises OSError if it fails."""
@@ -374,14 +382,14 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
 
     def write(self, line: str) -> None:
         """Append `line`, and empty the file before if it is full. Raises OSError if it fails."""
-        data = line.encode("utf-8")
+        data = line.encode(self.encoding)
         if self.ours:
-            size = self.stream.seek(0, 2)
-            if size and size + len(data) > LOG_BYTES:
+            if len(data) > self.maxBytes:  # a path or a host may be as long
+                end = (CUT + self.terminator).encode(self.encoding)
+                kept = data[:self.maxBytes - len(end)].decode(self.encoding, "ignore")
+                data = kept.encode(self.encoding) + end
+            if self.stream.seek(0, 2) + len(data) > self.maxBytes:
                 self.doRollover()
-            if len(data) > LOG_BYTES:  # a path or a host may be as long
-                end = f"{CUT}\n".encode()
-                data = data[:LOG_BYTES - len(end)].decode("utf-8", "ignore").encode() + end
         while data:  # a raw write may take a part only
             count = self.stream.write(data)
             if count is None:
@@ -393,33 +401,30 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
 
         Ctrl-C in the middle at worst has the backup written twice.
         """
-        cause = None
-        self.spare.close()
+        failure = None
+        if self.spare:
+            self.spare.close()
         try:
-            newest = self.newest(LOG_BYTES)
-            try:
-                backup = open(self.backup, "r+b")
-            except FileNotFoundError:
-                backup = open(self.backup, "wb")
-            with backup:  # emptied first, ext4 would write it to the disk at once: ten times slower
+            newest = self.newest(self.maxBytes)
+            # Written over and cut: ext4 writes out at once what was emptied first (see _open)
+            with attempt(open, self.backup, "r+b") or open(self.backup, "wb") as backup:
                 backup.write(newest)
                 backup.truncate()
         except OSError as error:
-            cause = reason(error)
+            failure = error
         finally:
-            try:
-                self.spare = socket.socket()
-            except OSError:
-                pass  # the whole system has none left: the next backup may fail, and say so
+            self.spare = attempt(open, NULL)
         self.stream.truncate(0)
-        if cause and not self.backup_failed:
+        # Only now: the warning is a line of this file, and would find it full again
+        if failure and not self.backup_failed:
             self.backup_failed = True
             logging.getLogger(__name__).warning("La sauvegarde %s ne peut être écrite : %s.",
-                                                printable(self.backup), cause)
+                                                printable(self.backup), reason(failure))
 
     def close(self) -> None:
         """Close the file."""
-        self.spare.close()
+        if self.spare:
+            self.spare.close()
         super().close()
 
 
@@ -434,15 +439,11 @@ class Console(Output, logging.StreamHandler):
         self.coloured = is_terminal(self.stream)
 
     def write(self, line: str) -> None:
-        """Write `line`. Raises OSError if that cannot be."""
+        """Write `line`. Raises OSError or ValueError if that cannot be."""
         if self.coloured:
             day, time, level, message = line.split(" ", 3)
             line = f"{day} {time} {COLOURS.get(level, level)} {message}"
-        try:
-            self.stream.write(line)
-        except UnicodeEncodeError:  # another program's own: Python's escapes by itself
-            self.stream.write(line.encode("ascii", "backslashreplace").decode("ascii"))
-        self.stream.flush()
+        say(line, self.stream)
 
 
 def open_journal(path: "str | None") -> "Journal | None":
@@ -468,7 +469,6 @@ class Log:
         self.log = logging.getLogger(__name__)
         self.level = logging.DEBUG if verbose else logging.INFO
         self.found = {name: getattr(logging, name) for name in LOG_UNUSED}
-        self.word_found = logging.getLevelName(logging.WARNING)
         self.level_found, self.propagate_found = self.log.level, self.log.propagate
         self.outputs = [logging.NullHandler()]  # with none at all logging would print by itself
         if journal:
@@ -479,7 +479,6 @@ class Log:
     def __enter__(self) -> logging.Logger:
         """Set `logging` up as the notes do."""
         vars(logging).update(dict.fromkeys(LOG_UNUSED))
-        logging.addLevelName(logging.WARNING, "WARN")
         formatter = Line(LOG_FORMAT, LOG_DATE)
         for output in self.outputs:
             output.setFormatter(formatter)
@@ -491,7 +490,6 @@ class Log:
     def __exit__(self, *error) -> None:
         """Take down what was set up."""
         vars(logging).update(self.found)
-        logging.addLevelName(logging.WARNING, self.word_found)
         self.log.setLevel(self.level_found)
         self.log.propagate = self.propagate_found
         for output in self.outputs:

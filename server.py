@@ -75,6 +75,7 @@ LOG_DATE = "%Y-%m-%d %H:%M:%S"
 # What LOG_FORMAT does not use: not to look it up takes a fifth off a line's time (logging HOWTO)
 LOG_UNUSED = ("logThreads", "logProcesses", "logMultiprocessing", "_srcfile")
 LOG_MUTED = logging.CRITICAL + 1  # no line reaches an output of this level
+NULL = "/dev/null"  # what opens and holds nothing; Windows has none, nor a lack of descriptors
 EVERYBODYS = re.compile(r"//?(dev/(?!shm/)|proc/)")  # what /dev/stdout leads to is not ours
 COLOURS = {"INFO": "\033[37mINFO\033[0m", "WARN": "\033[33mWARN\033[0m"}  # ECMA-48, SGR
 CUT = "… (coupé)"  # ends what is shown or logged in part
@@ -82,7 +83,9 @@ CUT = "… (coupé)"  # ends what is shown or logged in part
 
 def reply_to(message: str) -> str:
     """Return the reply to `message`, by the first word of REPLIES that it contains."""
-    return next(reply for word, reply in REPLIES if word in message)
+    for word, reply in REPLIES:
+        if word in message:
+            return reply
 
 
 def exchange(connection: socket.socket, ip: str, log: logging.Logger):
@@ -92,13 +95,9 @@ def exchange(connection: socket.socket, ip: str, log: logging.Logger):
     look that carries it on. However it ends, also by close(), it closes the connection.
     """
     try:
-        yield  # before anything happens: only a generator that has begun runs its `finally`
         connection.setblocking(False)
         log.info("Un client %s s'est connecté.", ip)
         line, received = yield from receive(connection)
-        if line is None:
-            log.warning("Le client %s envoie sans fin : connexion coupée.", ip)
-            return
         if not received:
             return  # it has left without a byte
         message = line.decode("utf-8", "backslashreplace")
@@ -114,19 +113,25 @@ def exchange(connection: socket.socket, ip: str, log: logging.Logger):
             if not data:
                 break
             received += len(data)
+    except Endless:
+        log.warning("Le client %s envoie sans fin : connexion coupée.", ip)
     except OSError as error:  # reset, or gone before its reply
         log.debug("Le client %s a rompu : %s.", ip, reason(error))
     finally:
         connection.close()
 
 
+class Endless(Exception):
+    """A client has sent more than ENDLESS bytes, and its message has not ended."""
+
+
 def receive(connection: socket.socket):
-    """Return the message (bytes; None if ENDLESS is passed without its end), and the bytes so far.
+    """Return the message (bytes), and how many bytes have come: 0 if the client left without one.
 
     A generator as `exchange`. TCP carries a stream and knows no messages. One ends at the first of:
     a newline; the end of the stream; the word that no later byte can outdo, with nothing more
-    waiting; and, for clients that end theirs with nothing at all, some silence. Raises OSError if
-    the client resets the connection.
+    waiting; and, for clients that end theirs with nothing at all, some silence. Raises Endless, and
+    OSError if the client resets the connection.
     """
     line, received, silence = b"", 0, FOREVER
     while received <= ENDLESS:
@@ -139,7 +144,7 @@ def receive(connection: socket.socket):
             return (line[:-1] if line.endswith(b"\r") else line)[:MESSAGE_MAX], received
         line = line[:MESSAGE_MAX + 1]  # one more, or a \r that is last by the cut alone would go
         silence = 0.0 if DECISIVE in line[:MESSAGE_MAX] else SILENCE
-    return None, received
+    raise Endless
 
 
 def read(connection: socket.socket, silence: float):
@@ -168,23 +173,22 @@ def read(connection: socket.socket, silence: float):
 class Client:
     """One client: a look at it carries its exchange on, and nobody need know how far it is."""
 
-    __slots__ = ("ip", "steps")  # there may be ten thousand
+    __slots__ = ("ip", "host", "steps")  # there may be ten thousand
 
     def __init__(self, connection: socket.socket, ip: str, log: logging.Logger) -> None:
         """Take the accepted socket, the address at its other end, and the log."""
         self.ip = ip
+        # Whose client it is: an IPv4 address, or the /64 of an IPv6 one (RFC 6177)
+        self.host = ip
+        if ":" in ip:
+            self.host = socket.inet_pton(socket.AF_INET6, ip.partition("%")[0])[:8]
         self.steps = exchange(connection, ip, log)
-        next(self.steps)
 
-    @property
-    def host(self) -> "str | bytes":
-        """Whose client it is: an IPv4 address, or the /64 of an IPv6 one (RFC 6177)."""
-        if ":" not in self.ip:
-            return self.ip
-        return socket.inet_pton(socket.AF_INET6, self.ip.partition("%")[0])[:8]
+    def look(self, now: "float | None" = None) -> bool:
+        """Carry the exchange on as far as it goes; return True if it is not done.
 
-    def look(self, now: float) -> bool:
-        """Carry the exchange on at `now` (seconds), as far as it goes; return True if not done."""
+        `now` is the time in seconds; the first look, which begins it, has none (PEP 342).
+        """
         try:
             self.steps.send(now)
         except StopIteration:
@@ -204,18 +208,18 @@ def first(count: int, items) -> list:
 class Group:
     """The clients of one host that wait. The keys of a dict are a set that keeps its order."""
 
-    __slots__ = ("ages", "turns")
+    __slots__ = ("clients", "turns")
 
     def __init__(self) -> None:
         """Start with nobody."""
-        self.ages = {}  # all of them, the oldest first
+        self.clients = {}  # all of them, the oldest first
         self.turns = {}  # those who are no newcomers any more, in the order of their turns
 
-    def take(self, count: int) -> list:
+    def take_turns(self, count: int) -> list:
         """Return `count` clients whose turn it is, or all; they go to the end of the turns."""
         if len(self.turns) <= count:
             return list(self.turns)
-        backwards = reversed(list(self.ages))  # before 3.8 a dict cannot be reversed
+        backwards = reversed(list(self.clients))  # before 3.8 a dict cannot be reversed
         newest = first(count // NEWEST, (client for client in backwards if client in self.turns))
         for client in newest:
             self.turns[client] = self.turns.pop(client)
@@ -246,22 +250,22 @@ class Waiting:
     def add(self, client: Client, now: float) -> None:
         """Let `client`, who has come `now`, wait."""
         group = self.groups.setdefault(client.host, Group())
-        group.ages[client] = None
-        if len(group.ages) == len(self.at_least):
+        group.clients[client] = None
+        if len(group.clients) == len(self.at_least):
             self.at_least.append({})
-        self.at_least[len(group.ages)][group] = None
+        self.at_least[len(group.clients)][group] = None
         self.came[client] = now
         self.newcomers[client] = now + SOON
 
     def remove(self, client: Client) -> None:
         """Forget `client`, who waits."""
         group = self.groups[client.host]
-        del self.at_least[len(group.ages)][group]
+        del self.at_least[len(group.clients)][group]
         if not self.at_least[-1]:
             self.at_least.pop()
-        del group.ages[client]
+        del group.clients[client]
         group.turns.pop(client, None)
-        if not group.ages:
+        if not group.clients:
             del self.groups[client.host]
         del self.came[client]
         self.newcomers.pop(client, None)
@@ -273,8 +277,8 @@ class Waiting:
             dues.append(self.next_round)
         return min(dues) - now if dues else SLEEP
 
-    def newcomers_due(self, now: float) -> list:
-        """Return the newcomers whose age has doubled since they were looked at.
+    def take_newcomers(self, now: float) -> list:
+        """Return the newcomers whose age has doubled since they were looked at, once.
 
         Who is older than ROUND is no newcomer any more, and has its turn in rounds.
         """
@@ -289,8 +293,8 @@ class Waiting:
                 due.append(client)
         return due
 
-    def round(self, now: float) -> list:
-        """Return the clients whose turn it is, LOOKS at most; none until the next round is due.
+    def take_round(self, now: float) -> list:
+        """Return the clients whose turn it is, LOOKS at most, once; none until a round is due.
 
         The hosts share the looks equally, and what one cannot use is the others': who has the
         fewest clients takes first, an equal part of what is left. Where there are more hosts than
@@ -304,7 +308,7 @@ class Waiting:
         clients = []
         for number, host in enumerate(hosts):
             group = self.groups[host] = self.groups.pop(host)  # to the end
-            clients += group.take((LOOKS - len(clients)) // (len(hosts) - number))
+            clients += group.take_turns((LOOKS - len(clients)) // (len(hosts) - number))
         return clients
 
     def overdue(self, now: float) -> list:
@@ -319,7 +323,7 @@ class Waiting:
     def oldest_of_most(self) -> Client:
         """Return the oldest client of the host that has the most: a host pushes out its own."""
         group = next(iter(self.at_least[-1]))
-        return next(iter(group.ages))
+        return next(iter(group.clients))
 
 
 class Clock:
@@ -330,14 +334,14 @@ class Clock:
         self.now = 0.0
         self.stamp = logging.makeLogRecord({}).created
 
-    def advance(self, sleep: float) -> None:
-        """Set `now`, in a pass of the loop that was to sleep for `sleep` seconds.
+    def advance(self, wait: float) -> None:
+        """Set `now`, after the loop has waited for `wait` seconds at most.
 
-        The stamp is a date. A step back counts for nothing, and one forward for no more than a pass
-        can take: the date was set, or the process was stopped.
+        The stamp is a date. A step back counts for nothing, and one forward for no more than the
+        wait and a pass can take: the date was set, or the process was stopped.
         """
         stamp = logging.makeLogRecord({}).created
-        self.now += min(max(stamp - self.stamp, 0.0), sleep + PASS)
+        self.now += min(max(stamp - self.stamp, 0.0), wait + PASS)
         self.stamp = stamp
 
 
@@ -358,18 +362,16 @@ class Server:
         self.let_go = []  # the addresses of those let go that the log has not said yet
         self.warned = -WARN_EVERY  # when the log last said either, in the clock's seconds
         self.idle, self.idle_peer = socket.socketpair()  # now: later no descriptor may be left
-        try:
-            socket.socket(listener.family).close()  # with none for a client it would serve nobody
-        except OSError:
+        if not self.has_descriptor():
             self.close()
-            raise
+            raise OSError("aucun descripteur ne reste pour un client")
 
     def run(self) -> None:
         """Serve until KeyboardInterrupt."""
         while True:
             self.begin_who_comes()
-            self.look_at(self.waiting.newcomers_due(self.clock.now))
-            self.look_at(self.waiting.round(self.clock.now))
+            self.look_at(self.waiting.take_newcomers(self.clock.now))
+            self.look_at(self.waiting.take_round(self.clock.now))
             self.end_overdue(self.waiting.overdue(self.clock.now))
             self.report()
 
@@ -378,60 +380,53 @@ class Server:
 
         Each is begun before the next is accepted: who is done at once takes nobody's descriptor.
         """
-        sleep = max(self.waiting.until_next(self.clock.now), SOON)
-        self.listener.settimeout(sleep)
-        came = self.accept()
-        self.clock.advance(sleep)
-        if came:
-            # After a failure each accept waits, until the log has said so: only who waits knows
-            # that somebody is at the door
-            self.listener.settimeout(SOON if self.failure else 0.0)
-        count = 0
-        while came:
+        wait = max(self.waiting.until_next(self.clock.now), SOON)
+        for _ in range(BATCH):
+            came = self.accept(wait)
+            if wait:
+                self.clock.advance(wait)
+            if not came:
+                break
             self.begin(*came)
-            count += 1
-            came = self.accept() if count < BATCH else None
+            # After a failure each accept waits until the log has said so: see `accept`
+            wait = SOON if self.failure else 0.0
 
-    def accept(self) -> "tuple | None":
-        """Return who is at the door, as (socket, address); None if nobody is, or none can come in.
+    def accept(self, wait: float) -> "tuple | None":
+        """Return who comes to the door in `wait` seconds, as (socket, address); None if nobody.
 
-        Where no descriptor is left, one who waits is let go. Any other failure of accept(2) is the
-        network's, and nobody's fault who is here.
+        Nor if none can come in. Where no descriptor is left, one who waits is let go. Any other
+        failure of accept(2) is the network's, and nobody's fault who is here.
         """
+        self.listener.settimeout(wait)
         try:
             return self.listener.accept()
         except NOBODY:
             return None
         except OSError as error:
-            if not self.listener.gettimeout():
+            if not wait:
                 # accept(2) asks for a descriptor before it looks whether anybody is there. The
                 # next one waits, in poll(2), which looks at the door alone.
                 return None
             self.failure = reason(error)
+        came = None
         if self.waiting.came and not self.has_descriptor():
             self.let_one_go()
-            try:
-                return self.listener.accept()
-            except OSError:  # somebody else has taken it, or nobody is there any more
-                pass
-        self.rest()
-        return None
+            came = attempt(self.listener.accept)  # unless somebody else takes its descriptor
+        if not came:
+            self.rest()
+        return came
 
     def has_descriptor(self) -> bool:
         """Return True if the system has a descriptor left for us."""
-        try:
-            socket.socket(self.listener.family).close()
-        except OSError:
-            return False
-        return True
+        probe = attempt(socket.socket, self.listener.family)
+        if probe:
+            probe.close()
+        return bool(probe)
 
     def rest(self) -> None:
         """Do nothing for a moment: accept(2) would fail again at once."""
         self.idle.settimeout(ROUND)
-        try:
-            self.idle.recv(1)  # of what never comes, for want of `time`
-        except OSError:
-            pass
+        attempt(self.idle.recv, 1)  # of what never comes, for want of `time`
 
     def begin(self, connection: socket.socket, address: tuple) -> None:
         """Begin the exchange of a client that was accepted; unless it is done at once, it waits."""
@@ -439,7 +434,7 @@ class Server:
         # macOS accepts a connection that is already gone, with no address at all
         ip = IPV4_MAPPED.sub("", address[0]) if address else "inconnu"
         client = Client(connection, ip, self.log)
-        if client.look(now):
+        if client.look():
             self.waiting.add(client, now)
             if len(self.waiting.came) > WAITING_MAX:
                 self.let_one_go()
@@ -563,6 +558,14 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def attempt(call, *args):
+    """Return what `call` gives for `args`, or None if the system refuses: it is done without."""
+    try:
+        return call(*args)
+    except OSError:
+        return None
+
+
 def reason(error: Exception) -> str:
     """Return what `error` says: the system's words, or else its own."""
     return getattr(error, "strerror", None) or str(error)
@@ -575,15 +578,15 @@ def say(text: str, stream) -> None:
     """
     if stream is None:
         raise OSError("il n'y a pas de sortie où afficher la réponse.")
-    encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
-        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        try:
+            stream.write(text)
+        except UnicodeEncodeError:
+            encoding = getattr(stream, "encoding", None) or "ascii"
+            stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         stream.flush()
     except OSError:
-        try:
-            stream.close()  # or what is left in its buffer would fail again at exit
-        except OSError:
-            pass
+        attempt(stream.close)  # or what is left in its buffer would fail again at exit
         raise
 
 
@@ -605,7 +608,7 @@ def refuse(sentence: str, code: int) -> None:
 
 
 class Line(logging.Formatter):
-    """The notes' line: made once for both outputs, and its date once a second."""
+    """The notes' line, with WARN for WARNING: made once for both outputs, one date a second."""
 
     record = second = None
 
@@ -615,7 +618,8 @@ class Line(logging.Formatter):
             if int(record.created) != self.second:
                 self.date = self.formatTime(record, LOG_DATE)
                 self.second = int(record.created)
-            self.line = LOG_FORMAT % {"asctime": self.date, "levelname": record.levelname,
+            level = "WARN" if record.levelno == logging.WARNING else record.levelname
+            self.line = LOG_FORMAT % {"asctime": self.date, "levelname": level,
                                       "message": record.getMessage()}
             self.record = record  # last, as `second` above: Ctrl-C may come in between
         return self.line
@@ -625,21 +629,16 @@ class Output:
     """What both handlers do otherwise than the stock ones, since logging is most of an exchange.
 
     A stock handler takes two locks a line, which one thread does not need, and shows a traceback a
-    line when it fails. This one writes the line at once; if it fails, the other output says why,
-    once, and the service goes on.
+    line when it fails. This one writes the line at once; if that fails, it falls silent, the other
+    output says why, and the service goes on.
     """
 
     def handle(self, record: logging.LogRecord) -> None:
-        """Write the line of `record`, or mute this output and say why."""
+        """Write the line of `record`, or fall silent and let the other output say why."""
         try:
             self.write(self.formatter.format(record) + self.terminator)
         except (OSError, ValueError) as error:
             self.setLevel(LOG_MUTED)
-            try:
-                self.stream.close()  # or what is left in its buffer would fail again at exit
-            except (AttributeError, OSError):
-                pass
-            self.stream = None
             logging.getLogger(__name__).warning("%s ne fonctionne plus : %s.",
                                                 self.what, reason(error))
 
@@ -654,35 +653,28 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
 
     def __init__(self, path: str) -> None:
         """Open the file at `path` to append to. Raises OSError or ValueError if that cannot be."""
-        self.spare = socket.socket()  # a descriptor for the backup: clients may have all others
-        try:
-            super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, encoding="utf-8")
-        except BaseException:
-            self.spare.close()
-            raise
+        super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, encoding="utf-8")
         self.what = f"Le journal {printable(self.baseFilename)}"
-        self.backup = f"{self.baseFilename}.{LOG_BACKUPS}"
+        self.backup = f"{self.baseFilename}.{self.backupCount}"
         self.backup_failed = False
-        if self.ours and self.stream.readable() and self.newest(1) not in (b"", b"\n"):
-            try:
-                self.stream.write(b"\n")  # ends the line that a killed run has left half written
-            except OSError:
-                pass  # a full disk: the first line will fail too, and that is told
+        self.spare = attempt(open, NULL)  # a descriptor for the backup: clients may have all others
+        if self.ours and attempt(self.newest, 1) not in (None, b"", b"\n"):
+            attempt(self.stream.write, b"\n")  # ends the line that a killed run has left half done
 
     def _open(self):
         """Return the file, in bytes, which are what counts, and with no buffer.
 
-        It is opened to be read back too, if it is ours to empty, and may be read.
+        It is opened twice. The first time only to write, as any file may be that was given to us: a
+        pipe opened to be read too would have us as its reader. The second time, if it is ours to
+        empty, to be read back too: by a handle of its own, since ext4 writes a file out when any
+        handle on it is closed after it was emptied, which takes longer than all the rest.
         """
         file = open(self.baseFilename, "ab", 0)
         self.ours = file.seekable() and not EVERYBODYS.match(self.baseFilename)
-        if self.ours:
-            try:
-                file, first = open(self.baseFilename, "a+b", 0), file
-                first.close()
-            except OSError:
-                pass
-        return file
+        readable = attempt(open, self.baseFilename, "a+b", 0) if self.ours else None
+        if readable:
+            file.close()
+        return readable or file
 
     def newest(self, count: int) -> bytes:
         """Return the last `count` bytes of the file, or all. Raises OSError if it fails."""
@@ -691,14 +683,14 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
 
     def write(self, line: str) -> None:
         """Append `line`, and empty the file before if it is full. Raises OSError if it fails."""
-        data = line.encode("utf-8")
+        data = line.encode(self.encoding)
         if self.ours:
-            size = self.stream.seek(0, 2)
-            if size and size + len(data) > LOG_BYTES:
+            if len(data) > self.maxBytes:  # a path or a host may be as long
+                end = (CUT + self.terminator).encode(self.encoding)
+                kept = data[:self.maxBytes - len(end)].decode(self.encoding, "ignore")
+                data = kept.encode(self.encoding) + end
+            if self.stream.seek(0, 2) + len(data) > self.maxBytes:
                 self.doRollover()
-            if len(data) > LOG_BYTES:  # a path or a host may be as long
-                end = f"{CUT}\n".encode()
-                data = data[:LOG_BYTES - len(end)].decode("utf-8", "ignore").encode() + end
         while data:  # a raw write may take a part only
             count = self.stream.write(data)
             if count is None:
@@ -710,33 +702,30 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
 
         Ctrl-C in the middle at worst has the backup written twice.
         """
-        cause = None
-        self.spare.close()
+        failure = None
+        if self.spare:
+            self.spare.close()
         try:
-            newest = self.newest(LOG_BYTES)
-            try:
-                backup = open(self.backup, "r+b")
-            except FileNotFoundError:
-                backup = open(self.backup, "wb")
-            with backup:  # emptied first, ext4 would write it to the disk at once: ten times slower
+            newest = self.newest(self.maxBytes)
+            # Written over and cut: ext4 writes out at once what was emptied first (see _open)
+            with attempt(open, self.backup, "r+b") or open(self.backup, "wb") as backup:
                 backup.write(newest)
                 backup.truncate()
         except OSError as error:
-            cause = reason(error)
+            failure = error
         finally:
-            try:
-                self.spare = socket.socket()
-            except OSError:
-                pass  # the whole system has none left: the next backup may fail, and say so
+            self.spare = attempt(open, NULL)
         self.stream.truncate(0)
-        if cause and not self.backup_failed:
+        # Only now: the warning is a line of this file, and would find it full again
+        if failure and not self.backup_failed:
             self.backup_failed = True
             logging.getLogger(__name__).warning("La sauvegarde %s ne peut être écrite : %s.",
-                                                printable(self.backup), cause)
+                                                printable(self.backup), reason(failure))
 
     def close(self) -> None:
         """Close the file."""
-        self.spare.close()
+        if self.spare:
+            self.spare.close()
         super().close()
 
 
@@ -751,15 +740,11 @@ class Console(Output, logging.StreamHandler):
         self.coloured = is_terminal(self.stream)
 
     def write(self, line: str) -> None:
-        """Write `line`. Raises OSError if that cannot be."""
+        """Write `line`. Raises OSError or ValueError if that cannot be."""
         if self.coloured:
             day, time, level, message = line.split(" ", 3)
             line = f"{day} {time} {COLOURS.get(level, level)} {message}"
-        try:
-            self.stream.write(line)
-        except UnicodeEncodeError:  # another program's own: Python's escapes by itself
-            self.stream.write(line.encode("ascii", "backslashreplace").decode("ascii"))
-        self.stream.flush()
+        say(line, self.stream)
 
 
 def open_journal(path: "str | None") -> "Journal | None":
@@ -785,7 +770,6 @@ class Log:
         self.log = logging.getLogger(__name__)
         self.level = logging.DEBUG if verbose else logging.INFO
         self.found = {name: getattr(logging, name) for name in LOG_UNUSED}
-        self.word_found = logging.getLevelName(logging.WARNING)
         self.level_found, self.propagate_found = self.log.level, self.log.propagate
         self.outputs = [logging.NullHandler()]  # with none at all logging would print by itself
         if journal:
@@ -796,7 +780,6 @@ class Log:
     def __enter__(self) -> logging.Logger:
         """Set `logging` up as the notes do."""
         vars(logging).update(dict.fromkeys(LOG_UNUSED))
-        logging.addLevelName(logging.WARNING, "WARN")
         formatter = Line(LOG_FORMAT, LOG_DATE)
         for output in self.outputs:
             output.setFormatter(formatter)
@@ -808,7 +791,6 @@ class Log:
     def __exit__(self, *error) -> None:
         """Take down what was set up."""
         vars(logging).update(self.found)
-        logging.addLevelName(logging.WARNING, self.word_found)
         self.log.setLevel(self.level_found)
         self.log.propagate = self.propagate_found
         for output in self.outputs:

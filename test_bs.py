@@ -884,11 +884,12 @@ logging.handlers.RotatingFileHandler.__init__ = away"""
             self.assertEqual(os.listdir(self.folder), ["bs_server.log"])
 
     def test_ctrl_c_in_the_middle_of_a_rotation_loses_nothing(self):
-        for number, place in enumerate(("builtins.open", "socket.socket", "Journal.newest",
-                                        "Stream.truncate")):
+        for number, (place, when) in enumerate((
+                ("builtins.open", "args[0] != '/dev/null'"), ("Journal.newest", "True"),
+                ("builtins.open", "args[0] == '/dev/null'"), ("Stream.truncate", "True"))):
             log_file = f"{self.log_file}.{number}"
             bs = self.serve(log_file=log_file, constants={"LOG_BYTES": 320}, first=f"""
-import builtins, socket, server
+import builtins, server
 from server import Journal
 class Stream:
     def __init__(self, file): self.file = file
@@ -899,6 +900,8 @@ Journal._open = lambda self: Stream(opened(self))
 def interrupted(self):
     before = {place}
     def interrupt(*args):
+        if not {when}:
+            return before(*args)
         {place} = before
         raise KeyboardInterrupt
     {place} = interrupt

@@ -228,11 +228,11 @@ class Exchanges(unittest.TestCase):
         log = types.SimpleNamespace(**{level: lambda *record: lines.append(record)
                                        for level in ("info", "warning", "debug")})
         who = Scripted(stage, 0.0, "192.0.2.1", script, leaves)
-        client, now = server.Client(who, who.ip, log), 0.0
+        client, now = server.Client(who, who.ip, log), None
         while client.look(now) and stage.now < 60:
             stale, longest = stage.now, chance.choice([0.001, ROUND, ROUND])
             stage.now += chance.uniform(0.0005, longest)
-            now = max(now, chance.uniform(stale, stage.now))  # the clock is read once a pass
+            now = max(now or 0.0, chance.uniform(stale, stage.now))  # the clock is read once a pass
         judge(who)
         who.lines = [text % tuple(args) for text, *args in lines]
         return who
@@ -254,13 +254,13 @@ class Exchanges(unittest.TestCase):
         stage = Stage()
         who = Scripted(stage, 0.0, "192.0.2.1", [(0.045, b"wa"), (0.242, b"f\n")], 0.0)
         client = server.Client(who, who.ip, unittest.mock.Mock())
-        for stage.now, now in ((0.045, 0.0), (0.05, 0.05), (0.241, 0.241), (0.243, 0.243)):
+        for stage.now, now in ((0.045, None), (0.05, 0.05), (0.241, 0.241), (0.243, 0.243)):
             client.look(now)  # the first began its pass 45 ms before
         self.assertEqual(who.replies, [WAF.encode()])
 
     def test_meo_is_answered_at_the_first_look(self):
         who = Scripted(Stage(), 0.0, "192.0.2.1", [(0.0, b"a meo")], 0.0)
-        server.Client(who, who.ip, unittest.mock.Mock()).look(0.0)
+        server.Client(who, who.ip, unittest.mock.Mock()).look()
         self.assertEqual(who.replies, [MEO.encode()])
 
     def test_only_1024_bytes_count_and_a_mebibyte_is_the_most(self):
@@ -280,7 +280,7 @@ class Exchanges(unittest.TestCase):
         who = Scripted(Stage(), 0.0, "192.0.2.1", [(0.0, b"x" * MIB)], 0.0)
         client = server.Client(who, who.ip, unittest.mock.Mock())
         for looks in range(1, 9):
-            client.look(0.0)
+            client.look(0.0 if looks > 1 else None)
             self.assertEqual(len(who.unread[0][1]), MIB - looks * CHUNK)
 
     def test_what_the_log_says_is_what_was_said(self):
@@ -318,17 +318,17 @@ class Turns(unittest.TestCase):
             for client in clients:
                 waiting.add(client, now - age)
         while waiting.newcomers:
-            waiting.newcomers_due(now)
+            waiting.take_newcomers(now)
         return waiting, hosts
 
     def looks(self, waiting, rounds):
         """Return how often each client is looked at in so many rounds, which must be lawful."""
         counts, now = {}, waiting.next_round
         for _ in range(rounds):
-            chosen = waiting.round(now)
+            chosen = waiting.take_round(now)
             self.assertEqual(len(set(chosen)), len(chosen), "nobody twice")
             self.assertEqual(len(chosen), min(200, len(waiting.came)), "no look is left unused")
-            self.assertEqual(waiting.round(now + 0.019), [], "a round each 20 ms")
+            self.assertEqual(waiting.take_round(now + 0.019), [], "a round each 20 ms")
             for client in chosen:
                 counts[client] = counts.get(client, 0) + 1
             now += ROUND
@@ -359,27 +359,27 @@ class Turns(unittest.TestCase):
         self.assertEqual(sum(counts[client] for client in crowd if client in counts), 1980)
         for client in crowd[-49:]:
             waiting.remove(client)
-        self.assertIn(crowd[-50], waiting.round(FOREVER))
+        self.assertIn(crowd[-50], waiting.take_round(FOREVER))
 
     def test_a_crowd_that_has_left_costs_nobody_a_turn(self):
         waiting, hosts = self.wait([1] * 5000 + [100])
         self.looks(waiting, 3)
         for client, in hosts[:-1]:
             waiting.remove(client)
-        self.assertEqual(set(waiting.round(FOREVER)), set(hosts[-1]))
+        self.assertEqual(set(waiting.take_round(FOREVER)), set(hosts[-1]))
 
     def test_a_newcomer_is_looked_at_each_time_its_age_has_doubled(self):
         waiting, ages, now = server.Waiting(), [], 5.0
         waiting.add(Waiter(1), now)
         while waiting.newcomers:
             self.assertLess(len(ages), 6)
-            self.assertEqual(waiting.newcomers_due(now), [])  # not before, nor twice
+            self.assertEqual(waiting.take_newcomers(now), [])  # not before, nor twice
             now += waiting.until_next(now)
-            ages += [now - 5.0] * len(waiting.newcomers_due(now))
+            ages += [now - 5.0] * len(waiting.take_newcomers(now))
         for age, expected in zip(ages, (0.001, 0.002, 0.004, 0.008, 0.016)):
             self.assertAlmostEqual(age, expected)
         self.assertEqual(len(ages), 5)
-        self.assertEqual(len(waiting.round(now)), 1)  # and from then on it has its turn
+        self.assertEqual(len(waiting.take_round(now)), 1)  # and from then on it has its turn
         self.assertAlmostEqual(waiting.until_next(now), ROUND)
 
     @each_seed
@@ -390,7 +390,7 @@ class Turns(unittest.TestCase):
             for _ in range(chance.choice([0, 1, 5])):
                 waiting.add(Waiter(chance.randrange(3)), now)
             now += chance.choice([0.001, 0.005, waiting.until_next(now)])
-            looks = waiting.newcomers_due(now) + waiting.round(now)
+            looks = waiting.take_newcomers(now) + waiting.take_round(now)
             self.assertEqual(len(set(looks)), len(looks))
             self.assertGreater(waiting.until_next(now), 0)
 
@@ -407,8 +407,8 @@ class Turns(unittest.TestCase):
             else:
                 here.append(Waiter(chance.randrange(5)))
                 waiting.add(here[-1], now)
-            waiting.newcomers_due(now)
-            waiting.round(now)
+            waiting.take_newcomers(now)
+            waiting.take_round(now)
             hosts = [who.host for who in here]
             if here:
                 oldest = waiting.oldest_of_most()
