@@ -1,8 +1,11 @@
 PYTHON ?= python3
-PORT ?= 13337
-LISTEN ?= 0.0.0.0
-HOST ?= 127.0.0.1
-N ?= 1000
+# Not ?=: a HOST or a PORT of the environment is somebody else's (conda, tcsh)
+PORT = 13337
+LISTEN = 0.0.0.0
+HOST = 127.0.0.1
+N = 1000
+SEED =
+T =
 
 .PHONY: help run-server run-client test worlds bench clean
 
@@ -23,7 +26,7 @@ run-client:
 	@$(PYTHON) client.py -p $(PORT) -H $(HOST)
 
 test:
-	@PYTHONPATH=.ci $(PYTHON) -B -m unittest $(if $(T),test_bs.$(T),worlds test_bs)
+	@N= SEED= PYTHONPATH=.ci $(PYTHON) -B -m unittest $(if $(T),test_bs.$(T),worlds test_bs)
 
 worlds:
 	@PYTHONPATH=.ci N=$(N) SEED=$(SEED) $(PYTHON) -B -m unittest worlds

@@ -71,16 +71,18 @@ def name_of(host: str) -> bytes:
     """Return the name or address that `host` is, without the brackets of an endpoint.
 
     Raises ValueError if it can be neither: getaddrinfo(3) would take `*` for ::1, and Python
-    full-width digits for digits.
+    full-width digits for digits. Raises LookupError where Python lacks the IDNA codec for a name.
     """
     bare = re.sub(r"^\[(.*:.*)\]$", r"\1", host)
-    try:
-        name = bare.encode("ascii")  # the codec for others takes a millisecond to load
-    except UnicodeEncodeError:
-        name = bare.encode("idna")
-        if b"xn--" not in name:
-            raise ValueError("ce n'est ni un nom ni une adresse") from None
-    if not re.match(rb"[\w.:%-]+\Z", name):
+    name, rule = encode(bare), rb"[\w.-]+\Z"
+    if ":" in bare:
+        return name  # an IPv6 address; what stands behind a % is an interface, and no host name
+    if max(name, default=0) > 127:  # not ASCII: only then, since the codec takes a while to load
+        try:
+            name, rule = bare.encode("idna"), rb"(?=.*xn--)" + rule
+        except UnicodeError:
+            name = b""
+    if not re.match(rule, name):
         raise ValueError("ce n'est ni un nom ni une adresse")
     return name
 
@@ -89,7 +91,7 @@ def connect(host: str, port: int, timeout: float, log: logging.Logger) -> tuple:
     """Return a socket connected to `host` (name or IP) and `port`, and the IP of its other end.
 
     The addresses of `host` share `timeout` seconds equally: one that is silent must not use up the
-    time of the next. Raises OSError if none answers, and ValueError if `host` can be no host.
+    time of the next. Raises OSError if none answers, and as `name_of`.
     """
     infos = socket.getaddrinfo(name_of(host), port, 0, socket.SOCK_STREAM)
     for number, info in enumerate(infos, 1):
@@ -111,8 +113,14 @@ def ask() -> str:
     """Return the line that the user types, without its end. Raises ValueError if there is none.
 
     The notes' input() asks on standard error where readline is not loaded, alters what is typed
-    before a Ctrl-D, and reads a line without end until memory is gone.
+    before a Ctrl-D, and reads a line without end until memory is gone. But where it is not Python's
+    own (a notebook's), it alone reaches the user.
     """
+    if input.__module__ != "builtins":
+        try:
+            return input(QUESTION)
+        except (EOFError, NotImplementedError):  # a notebook that runs by itself has nobody to ask
+            raise ValueError("rien n'a été saisi.") from None
     say(QUESTION, sys.stdout)
     if sys.stdin is None:
         raise ValueError("il n'y a pas d'entrée où saisir un message.")
@@ -219,7 +227,7 @@ def exchange(args: argparse.Namespace, log: logging.Logger) -> None:
         check_message(message)
     try:
         connection, ip = connect(args.host, args.port, args.timeout, log)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, LookupError) as error:
         log.debug("Cause : %s.", reason(error))
         host, port = printable(args.host), args.port
         fail(f"Impossible de se connecter au serveur {host} sur le port {port}.", log, error=True)
@@ -254,7 +262,8 @@ def printable(text: str) -> str:
     """Return `text`, every character escaped that could forge a line or act on a screen."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    # repr() and no codec: that would be loaded now, where clients may have every descriptor
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def attempt(call, *args):

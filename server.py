@@ -105,7 +105,8 @@ def exchange(connection: socket.socket, ip: str, log: logging.Logger):
         log.info('Le client %s a envoyé "%s".', ip, printable(message))
         # To close under a client that still sends resets the connection, and the reply may be lost
         # with it (RFC 1122, 4.2.2.13). So it gets the end of our stream, and we await that of its.
-        connection.sendall(reply.encode("utf-8"), MORE)  # it fits any send buffer: no wait
+        data = reply.encode("utf-8")  # which fits any send buffer: no wait
+        attempt(connection.send, data, MORE) or connection.send(data)
         connection.shutdown(socket.SHUT_WR)
         log.info('Réponse envoyée au client %s : "%s".', ip, reply)
         while received <= ENDLESS:
@@ -361,13 +362,14 @@ class Server:
         self.failure = None  # of accept(2), that the log has not said yet
         self.let_go = []  # the addresses of those let go that the log has not said yet
         self.warned = -WARN_EVERY  # when the log last said either, in the clock's seconds
-        self.idle, self.idle_peer = socket.socketpair()  # now: later no descriptor may be left
+        # To which nothing ever comes; made now, since later no descriptor may be left
+        self.idle = socket.socket(listener.family, socket.SOCK_DGRAM)
         if not self.has_descriptor():
             self.close()
             raise OSError("aucun descripteur ne reste pour un client")
 
     def run(self) -> None:
-        """Serve until KeyboardInterrupt."""
+        """Serve until KeyboardInterrupt. Raises OSError where the listener listens no more."""
         while True:
             self.begin_who_comes()
             self.look_at(self.waiting.take_newcomers(self.clock.now))
@@ -395,7 +397,8 @@ class Server:
         """Return who comes to the door in `wait` seconds, as (socket, address); None if nobody.
 
         Nor if none can come in. Where no descriptor is left, one who waits is let go. Any other
-        failure of accept(2) is the network's, and nobody's fault who is here.
+        failure of accept(2) is the network's, and nobody's fault who is here. Raises OSError where
+        the listening socket listens no more.
         """
         self.listener.settimeout(wait)
         try:
@@ -407,6 +410,8 @@ class Server:
                 # accept(2) asks for a descriptor before it looks whether anybody is there. The
                 # next one waits, in poll(2), which looks at the door alone.
                 return None
+            if not self.listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                raise  # it listens no more: the system has taken it away (ss -K)
             self.failure = reason(error)
         came = None
         if self.waiting.came and not self.has_descriptor():
@@ -426,7 +431,7 @@ class Server:
     def rest(self) -> None:
         """Do nothing for a moment: accept(2) would fail again at once."""
         self.idle.settimeout(ROUND)
-        attempt(self.idle.recv, 1)  # of what never comes, for want of `time`
+        attempt(self.idle.recv, 1)  # for want of `time`
 
     def begin(self, connection: socket.socket, address: tuple) -> None:
         """Begin the exchange of a client that was accepted; unless it is done at once, it waits."""
@@ -495,7 +500,6 @@ class Server:
         for client in self.waiting.came:
             client.hang_up()
         self.idle.close()
-        self.idle_peer.close()
 
 
 def endpoint(ip: str, port: int) -> str:
@@ -528,20 +532,19 @@ def listen(ip: str, port: int) -> socket.socket:
     listener = None
     try:
         family = socket.AF_INET6 if ":" in ip else socket.AF_INET
-        info = socket.getaddrinfo(ip, port, family, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
+        # In bytes: for a text Python loads the IDNA codec, which knows names and no address
+        host = ip.encode("utf-8", "surrogateescape")
+        info = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
         listener = socket.socket(family, socket.SOCK_STREAM)
         # A restarted server listens at once, although the kernel still holds connections of the
         # last one (socket(7)). Windows takes that option for port sharing, and has one against it.
         option = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
-        listener.setsockopt(socket.SOL_SOCKET, option, 1)
+        attempt(listener.setsockopt, socket.SOL_SOCKET, option, 1)
         # Urgent bytes (telnet's interrupt) are bytes of the message: RFC 6093, section 5
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-        if family == socket.AF_INET6:
-            try:  # or "::" is IPv6 alone, as it always is on OpenBSD: ipv6(7)
-                listener.setsockopt(IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            except OSError:
-                pass
-        listener.bind(info[0][4])
+        attempt(listener.setsockopt, socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+        if family == socket.AF_INET6:  # or "::" is IPv6 alone, as it always is on OpenBSD: ipv6(7)
+            attempt(listener.setsockopt, IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listener.bind((host, *info[0][4][1:]))
         listener.listen(BACKLOG)
     except OSError as error:
         if listener:
@@ -555,7 +558,8 @@ def printable(text: str) -> str:
     """Return `text`, every character escaped that could forge a line or act on a screen."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    # repr() and no codec: that would be loaded now, where clients may have every descriptor
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def attempt(call, *args):
@@ -840,7 +844,7 @@ def parse(argv: "list | None") -> argparse.Namespace:
 
 
 def serve(ip: str, port: int, journal: "Journal | None", log: logging.Logger) -> None:
-    """Serve on `ip` and `port` until KeyboardInterrupt. Raises SystemExit if that cannot be."""
+    """Serve on `ip` and `port` until KeyboardInterrupt. Raises SystemExit where that cannot be."""
     with listen(ip, port) as listener:
         try:
             server = Server(listener, log)
@@ -854,6 +858,9 @@ def serve(ip: str, port: int, journal: "Journal | None", log: logging.Logger) ->
                 log.warning("Aucun journal ne peut être ouvert : "
                             "la console seule reçoit les lignes.")
             server.run()
+        except OSError as error:
+            log.error("Le serveur ne peut plus écouter : %s.", reason(error))
+            sys.exit(4)
         finally:
             server.close()
 

@@ -661,7 +661,7 @@ class ServerExits(Scene):
         """Check that the server cannot listen there, and return the cause."""
         argv = command("server", ["-l", address, *port, "--log-file", "log"])
         ended = run(argv, self.folder)
-        endpoint = (f"[{address}]" if ":" in address else address) + ":" + (port or ["13337"])[-1]
+        endpoint = client.printable(client.endpoint(address, (port or ["13337"])[-1]))
         self.assertEqual((ended.code, ended.text), (code, ""))
         self.assertRegex(ended.console, "^ERROR Impossible d'écouter sur "
                                         f"{re.escape(endpoint)} : [^\n]*\\.\n$")
@@ -689,7 +689,8 @@ class ServerExits(Scene):
             self.assertEqual(self.elsewhere("192.0.2.1", port), elsewhere)
         if has_ipv6():
             self.assertEqual(self.elsewhere("2001:db8::1", ["-p", "20000"]), elsewhere)
-            self.elsewhere("fe80::1%none", ["-p", "20000"])  # a zone that is none
+            for zone in ("none", "a..b", "x" * 70, "é+0", "\udcff"):  # which no interface is called
+                self.elsewhere("fe80::1%" + zone, ["-p", "20000"])
 
     def test_a_port_that_is_taken_exits_4(self):
         bs = self.serve("-l", "127.0.0.1")
@@ -1304,6 +1305,8 @@ class ClientConnects(Scene):
                                      f"DEBUG Cause : {os.strerror(errno.ECONNREFUSED)}."
                                      ][:2 * len(options)] + [self.refused("127.0.0.1", port)])
         self.assertIn("DEBUG Cause : ", self.client("-v", "-H", "a..b", "meo").console)
+        self.assertIn("DEBUG Cause : ce n'est ni un nom ni une adresse.",
+                      self.client("-v", "-H", "é..b", "meo").console)
 
     def test_what_is_no_name_and_no_address_exits_1(self):
         port = self.serve("-l", "::" if has_ipv6() else "0.0.0.0").port
@@ -1313,6 +1316,14 @@ class ClientConnects(Scene):
                 "[127.0.0.1]", "[::1", "１２７.0.0.1", "::１", "\u200blocalhost", "localhost\n",
                 "\033[31m")],
             1, lambda host: self.refused(client.printable(host), port))
+
+    def test_a_name_is_looked_up_as_its_idna_form_and_a_zone_as_it_is(self):
+        port = self.serve().port
+        for host, wanted in (("bücher.example", b"xn--bcher-kva.example"),
+                             ("fe80::1%é+0", "fe80::1%é+0".encode())):
+            found = ("import socket; find = socket.getaddrinfo; socket.getaddrinfo = lambda host, "
+                     f"*rest: find(b'127.0.0.1' if host == {wanted!r} else host, *rest)")
+            self.assertEqual(self.client("-H", host, "-p", str(port), "meo", first=found).code, 0)
 
     def test_no_connection_is_said_in_red_on_a_terminal_but_on_windows(self):
         port = free_port()
@@ -1484,6 +1495,105 @@ class ClientLog(Scene):
 
 
 # Any host, any program around
+
+
+class Hosts(Scene):
+    """What only makes things better is done without where it is missing."""
+
+    # No option, no flag, no IPv4, no codec for names, no file to be read back, no /dev/null
+    bare = f"""
+import builtins, socket, sys
+sys.modules["encodings.idna"] = None
+class Bare(socket.socket):
+    def __init__(self, family=socket.AF_INET, *rest, **names):
+        if family == socket.AF_INET and {has_ipv6()}:
+            raise OSError({errno.EAFNOSUPPORT}, "no IPv4")
+        super().__init__(family, *rest, **names)
+    def setsockopt(self, *rest):
+        raise OSError({errno.EOPNOTSUPP}, "no option")
+    def send(self, data, flags=0):
+        if flags:
+            raise OSError({errno.EOPNOTSUPP}, "no flag")
+        return super().send(data)
+socket.socket, stock = Bare, builtins.open
+def bare_open(path, mode="r", *rest, **names):
+    if mode == "a+b" or path == "/dev/null":
+        raise PermissionError({errno.EACCES}, "no such file")
+    return stock(path, mode, *rest, **names)
+builtins.open = bare_open"""
+
+    def test_both_scripts_do_without_all_that_only_makes_things_better(self):
+        ip = "::1" if has_ipv6() else "127.0.0.1"
+        bs = self.serve("-l", ip, first=self.bare)
+        for message, reply in (("waf", WAF), ("meo", MEO)):
+            ended = self.client("-H", ip, "-p", str(bs.port), message, first=self.bare)
+            self.assertEqual((ended.code, ended.text.splitlines()[1:], ended.console),
+                             (0, answered(reply).splitlines(), ""))
+        bs.expect_line("Réponse envoyée", 2)
+        bs.end()
+        self.assertEqual(self.kept(), bs.lines)
+        self.assertEqual(len(self.kept(self.client_log)), 2 * 3)
+
+    def test_a_character_is_escaped_where_no_descriptor_is_left_to_load_a_codec(self):
+        bs = self.serve(first=limited(20), constants={"SILENCE": NEVER})
+        last = bs.connect_many(20 - bs.descriptors())[-1]
+        bs.expect_line(CONNECTED, len(bs.connections))
+        last.send(b"\x1b waf\n").expect(WAF)
+        bs.expect_line(r'a envoyé "\x1b waf".')
+
+    def test_a_listening_socket_that_the_system_takes_away_ends_the_server_with_4(self):
+        bs = self.serve(first="""
+import signal, socket
+class Taken(socket.socket):
+    def listen(self, *rest):
+        super().listen(*rest)
+        signal.signal(signal.SIGUSR1, lambda *_: self.shutdown(socket.SHUT_RDWR))
+socket.socket = Taken""")
+        bs.exchange()
+        self.assertEqual(bs.end(signal.SIGUSR1), 4)
+        gone = f"ERROR Le serveur ne peut plus écouter : {os.strerror(errno.EINVAL)}."
+        self.assertEqual(bs.messages()[5:], [gone])
+        self.assertEqual(self.kept(), bs.lines)
+
+    def test_where_input_is_the_programs_own_it_asks(self):
+        asks = """
+import builtins, io, sys
+sys.stdin = io.StringIO("")
+def own(prompt):
+    print("own", prompt)
+    {}
+builtins.input = own"""
+        for does, sent, ended in (
+                ("return 'un meo'", b"un meo\n", (0, answered("ok"), "")),
+                ("return 'bonjour'", b"", (1, "", NO_WORD)),
+                ("raise EOFError", b"", (1, "", trouble("rien n'a été saisi."))),
+                ("raise NotImplementedError", b"", (1, "", trouble("rien n'a été saisi.")))):
+            fake = self.fake(hear, b"ok")
+            code, text, console = self.ask(fake, first=asks.format(does))
+            self.assertEqual((code, text, console), (ended[0], f"own {QUESTION}\n" + ended[1],
+                                                     ended[2]))
+            self.assertEqual(fake.heard, [sent])
+
+    @unittest.skipUnless(shutil.which("make"), "no make")
+    def test_make_believes_its_own_command_line_and_not_the_environment(self):
+        somebodys = {"HOST": "x86_64-conda-linux-gnu", "PORT": "80", "LISTEN": "x", "MAKEFLAGS": ""}
+        for given, (port, host) in (((), ("13337", "127.0.0.1")),
+                                    (("PORT=2000", "HOST=::1"), ("2000", "::1"))):
+            argv = ["make", "-n", "-C", HERE, "run-server", "run-client", *given]
+            text = run(argv, self.folder, **somebodys).text
+            self.assertIn(f"server.py -p {port} -l 0.0.0.0\n", text)
+            self.assertIn(f"client.py -p {port} -H {host}\n", text)
+
+    @unittest.skipUnless(shutil.which("git"), "no git")
+    def test_a_clone_on_windows_has_no_carriage_return(self):
+        for name in (".gitattributes", "server.py", "Makefile"):
+            shutil.copy(os.path.join(HERE, name), self.folder)
+        windows = ["git", "-c", "core.autocrlf=true"]
+        for rest in (["init", "-q"], ["add", "."], ["checkout-index", "-a", "--prefix=out/"]):
+            self.assertEqual(run(windows + rest, self.folder).code, 0)
+        for name in ("server.py", "Makefile"):
+            with open(os.path.join(self.folder, "out", name), "rb") as file:
+                self.assertNotIn(b"\r", file.read())
 
 
 class Surroundings(Scene):

@@ -156,11 +156,12 @@ class Scripted:
         self.unread[-1:] = [(at, what[count:])] if what[count:] else []
         return what[:count]
 
-    def sendall(self, data, flags=0):
+    def send(self, data, flags=0):
         """Do as a socket."""
         self.world.takes_time()
         self.replies.append(data)
         self.replied = self.world.now
+        return len(data)
 
     def shutdown(self, how):
         """Do as a socket; the client leaves, unless it has left or never will."""
@@ -445,10 +446,11 @@ class World:
         self.descriptors, self.waiting_max = descriptors, waiting_max
         self.now = self.until = 0.0
         self.cost = self.chance.uniform(1e-6, 3e-6)  # seconds that a call of a socket takes
-        self.clients, self.here, self.ended, self.faults = [], {}, [], []
+        self.clients, self.here, self.open, self.faults = [], {}, [], []
         self.errors = []  # (seconds, OSError): what accept(2) passes on, of nobody here
         self.steps, self.stops = [], []  # (seconds, seconds): the date is set; we are stopped
         self.taken = []  # (from, to) in seconds: somebody else has every descriptor
+        self.killed = FOREVER  # seconds: when the system takes the listening socket away
         self.lines, self.timeout, self.accepts, self.family = [], None, 0, socket.AF_INET
         self.log = types.SimpleNamespace(
             info=lambda *record: self.write("INFO", *record),
@@ -468,12 +470,8 @@ class World:
         """Let server.py serve this world for so many seconds, and return the server."""
         self.until = until
         self.queue = sorted(self.clients, key=lambda who: -who.at)
-        pair = [types.SimpleNamespace(settimeout=lambda timeout: setattr(self, "nap", timeout),
-                                      recv=self.rest, close=lambda: self.ended.append("idle"))
-                for _ in range(2)]
         patch = unittest.mock.patch.object
         with patch(server.logging, "makeLogRecord", self.stamp), \
-                patch(server.socket, "socketpair", lambda: pair), \
                 patch(server.socket, "socket", self.socket), \
                 patch(server, "WAITING_MAX", self.waiting_max):
             served = server.Server(self, self.log)
@@ -485,7 +483,7 @@ class World:
                 self.until = self.now  # who is hung up on from now on is not let go
             served.close()
         assert not self.faults, self.faults[0]
-        assert self.ended == ["idle", "idle"] and not self.here
+        assert not self.here and not self.open
         return served
 
     # Time
@@ -513,9 +511,10 @@ class World:
         """Do as a socket."""
         self.timeout = timeout
 
-    def gettimeout(self):
-        """Do as a socket."""
-        return self.timeout
+    def getsockopt(self, level, option):
+        """Do as a socket that is asked whether it listens."""
+        assert (level, option) == (socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        return int(self.now < self.killed)
 
     def full(self):
         """Return True if no descriptor is left."""
@@ -527,11 +526,13 @@ class World:
         came = self.queue[-1].at if self.queue else FOREVER
         return min(came, self.errors[0][0]) if self.errors else came
 
-    def socket(self, family):
-        """Do as socket.socket: give one if a descriptor is left."""
+    def socket(self, family, kind=None):
+        """Do as socket.socket: give one if a descriptor is left, to which nothing ever comes."""
         if self.full():
             raise OSError(24, "no descriptor")
-        return types.SimpleNamespace(close=lambda: None)
+        self.open.append(family)
+        return types.SimpleNamespace(settimeout=lambda timeout: setattr(self, "nap", timeout),
+                                     recv=self.rest, close=lambda: self.open.remove(family))
 
     def accept(self):
         """Do as a socket. In a wait, the end of the world is a Ctrl-C."""
@@ -539,6 +540,8 @@ class World:
         self.accepts += 1
         if self.now >= self.until:
             raise KeyboardInterrupt
+        if self.now >= self.killed:
+            raise OSError(22, "no listener")
         came = self.door()
         if self.timeout:  # poll(2) looks at the door alone
             self.now += min(max(came - self.now, 0.0), self.timeout)
@@ -687,6 +690,14 @@ class Loops(unittest.TestCase):
         self.assertAlmostEqual(at_door.replied, 11.0, delta=0.05)
         self.assertIn(len(world.warned("Impossible")), (9, 10))
         self.assertLess(world.accepts, 9 * 60 + 50)
+
+    def test_a_listening_socket_that_is_taken_away_ends_the_loop(self):
+        world = World()
+        world.killed = 2.0
+        world.client(1.0)
+        with self.assertRaisesRegex(OSError, "no listener"):
+            world.run(10)
+        self.assertLess(world.now, 3.1)
 
     def test_nobody_stays_longer_than_five_minutes_and_that_is_one_warning(self):
         for script in ([], [(at / 10, b"a") for at in range(9000)],
