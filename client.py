@@ -25,9 +25,9 @@ TIMEOUT_MAX = 86400.0  # seconds (a day): well inside what every system's poll(2
 SILENCE = 0.5  # seconds that end a reply whose server never closes: a lost segment takes 0.2 or so
 MESSAGE_MAX = 1024  # bytes in UTF-8: a server of this family reads no more
 REPLY_MAX = 2000  # bytes that are read and shown: escaped, they still fit the log as a line
-RED = "\033[31m{}\033[0m"  # ECMA-48, SGR
 GREETING_MAX = 1 << 20  # bytes (1 MiB) before we speak: who says more greets without end
 QUESTION = "Que veux-tu envoyer au serveur : "
+CLOSED = "Le serveur a fermé la connexion sans répondre."
 
 # The log
 LOG_FILES = ("/var/log/bs_client/bs_client.log", "bs_client.log")  # the first that opens
@@ -42,23 +42,27 @@ LOG_MUTED = logging.CRITICAL + 1  # no line reaches an output of this level
 NULL = "/dev/null"  # what opens and holds nothing; Windows has none, nor a lack of descriptors
 EVERYBODYS = re.compile(r"//?(dev/(?!shm/)|proc/)")  # what /dev/stdout leads to is not ours
 COLOURS = {"INFO": "\033[37mINFO\033[0m", "WARN": "\033[33mWARN\033[0m"}  # ECMA-48, SGR
+
+# What is shown
+RED = "\033[31m{}\033[0m"
+SPACES = "\xa0\u202f"  # of French typography: not printable, says Python
 CUT = "… (coupé)"  # ends what is shown or logged in part
 
 
 def check_message(message: str) -> str:
     """Return `message` if it may be sent.
 
-    Raises TypeError if it is not a str, and ValueError if it contains neither "waf" nor "meo", is
-    longer than MESSAGE_MAX bytes in UTF-8, or holds a newline, which would end it.
+    Raises TypeError if it is not a str, and ValueError if it is longer than MESSAGE_MAX bytes in
+    UTF-8, holds a line end, which would not arrive, or contains neither "waf" nor "meo".
     """
     if not isinstance(message, str):
         raise TypeError("Le message doit être une chaîne de caractères.")
+    if len(encode(message)) > MESSAGE_MAX:  # first: of what is typed only so much is read
+        raise ValueError(f"Le message ne doit pas dépasser {MESSAGE_MAX} octets en UTF-8.")
+    if re.search(r"[\r\n]", message):
+        raise ValueError("Le message ne doit pas contenir de retour à la ligne.")
     if not re.search(r"waf|meo", message):
         raise ValueError("Le message doit contenir le mot 'waf' ou 'meo'.")
-    if len(encode(message)) > MESSAGE_MAX:
-        raise ValueError(f"Le message ne doit pas dépasser {MESSAGE_MAX} octets en UTF-8.")
-    if "\n" in message:
-        raise ValueError("Le message ne doit pas contenir de retour à la ligne.")
     return message
 
 
@@ -83,7 +87,7 @@ def name_of(host: str) -> bytes:
         except UnicodeError:
             name = b""
     if not re.match(rule, name):
-        raise ValueError("ce n'est ni un nom ni une adresse")
+        raise ValueError("Ce n'est ni un nom ni une adresse.")
     return name
 
 
@@ -102,11 +106,11 @@ def connect(host: str, port: int, timeout: float, log: logging.Logger) -> tuple:
                 return connection, ip
             # Nobody listens, and the kernel gave us that very port: TCP's simultaneous open
             connection.close()
-            raise OSError("la connexion n'a que nous à ses deux bouts")
+            raise OSError("Personne n'écoute là : le client s'est connecté à lui-même.")
         except OSError as error:
             if number == len(infos):
                 raise  # there is one at least: else getaddrinfo has raised
-            log.debug("Cause : %s.", reason(error))
+            log.debug("Cause : %s", reason(error))
 
 
 def ask() -> str:
@@ -120,17 +124,20 @@ def ask() -> str:
         try:
             return input(QUESTION)
         except (EOFError, NotImplementedError):  # a notebook that runs by itself has nobody to ask
-            raise ValueError("rien n'a été saisi.") from None
-    say(QUESTION, sys.stdout)
+            raise ValueError("Rien n'a été saisi.") from None
+    # Where somebody can read it: `client.py >reply.txt` is asked on standard error
+    console = sys.stderr if is_terminal(sys.stderr) and not is_terminal(sys.stdout) else sys.stdout
+    say(QUESTION, console)
     if sys.stdin is None:
-        raise ValueError("il n'y a pas d'entrée où saisir un message.")
+        raise ValueError("Il n'y a pas d'entrée où saisir un message.")
     try:
         line = sys.stdin.readline(MESSAGE_MAX + 2)  # one too many shows that it is too long
     except UnicodeDecodeError as error:
-        raise ValueError(f"la saisie n'est pas du texte en {error.encoding}.") from None
+        raise ValueError(f"La saisie n'est pas du texte en {error.encoding}.") from None
+    if not line.endswith("\n"):
+        say("\n", console)  # nobody has pressed Enter: Ctrl-D
     if not line:
-        say("\n", sys.stdout)
-        raise ValueError("rien n'a été saisi.")
+        raise ValueError("Rien n'a été saisi.")
     return re.sub(r"\r?\n\Z", "", line)
 
 
@@ -146,7 +153,7 @@ def overhear(connection: socket.socket, said: bytearray) -> None:
         except BlockingIOError:
             return
         if not data:
-            raise OSError("le serveur a fermé la connexion sans répondre.")
+            raise OSError(CLOSED)
         said += data
 
 
@@ -172,14 +179,13 @@ def receive(connection: socket.socket, timeout: float, reply: bytearray) -> None
             if len(reply) > REPLY_MAX or reply and not piece:
                 return
             if piece == b"":
-                raise OSError("le serveur a fermé la connexion sans répondre.")
+                raise OSError(CLOSED)
     except OSError as error:
         if reply:
-            cause = f"la réponse est peut-être incomplète ({reason(error)})."
-            raise OSError(cause) from None
+            raise OSError(f"La réponse est peut-être incomplète : {reason(error)}") from None
         raise
     done = "fini de répondre" if reply else "répondu"
-    raise OSError(f"le serveur n'a pas {done} en {timeout:g} s.")
+    raise OSError(f"Le serveur n'a pas {done} en {timeout:g} s.")
 
 
 def pieces(connection: socket.socket, timeout: float):
@@ -228,9 +234,10 @@ def exchange(args: argparse.Namespace, log: logging.Logger) -> None:
     try:
         connection, ip = connect(args.host, args.port, args.timeout, log)
     except (OSError, ValueError, LookupError) as error:
-        log.debug("Cause : %s.", reason(error))
         host, port = printable(args.host), args.port
-        fail(f"Impossible de se connecter au serveur {host} sur le port {port}.", log, error=True)
+        sentence = f"Impossible de se connecter au serveur {host} sur le port {port}."
+        cause = f"Cause : {reason(error)}"
+        fail(f"{error_line(sentence)}\n{cause}", log, sentence, cause)
     with connection:
         log.info("Connexion réussie à %s.", endpoint(ip, args.port))
         say(f"Connecté avec succès au serveur {ip} sur le port {args.port}\n", sys.stdout)
@@ -259,11 +266,14 @@ def endpoint(ip: str, port: int) -> str:
 
 
 def printable(text: str) -> str:
-    """Return `text`, every character escaped that could forge a line or act on a screen."""
+    """Return `text`, every character escaped that could forge a line or act on a screen.
+
+    What is not printable might; the spaces of French typography do neither.
+    """
     if text.isprintable():
         return text
     # repr() and no codec: that would be loaded now, where clients may have every descriptor
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return "".join(c if c.isprintable() or c in SPACES else repr(c)[1:-1] for c in text)
 
 
 def attempt(call, *args):
@@ -275,8 +285,9 @@ def attempt(call, *args):
 
 
 def reason(error: Exception) -> str:
-    """Return what `error` says: the system's words, or else its own."""
-    return getattr(error, "strerror", None) or str(error)
+    """Return what `error` says, as a sentence: the system's words, or else its own."""
+    text = getattr(error, "strerror", None) or str(error)
+    return text[:1].upper() + text[1:].rstrip(".") + "."
 
 
 def say(text: str, stream) -> None:
@@ -285,7 +296,7 @@ def say(text: str, stream) -> None:
     Raises OSError if there is none (None), or nobody can read it there.
     """
     if stream is None:
-        raise OSError("il n'y a pas de sortie où afficher la réponse.")
+        raise OSError("Il n'y a pas de sortie où afficher la réponse.")
     try:
         try:
             stream.write(text)
@@ -299,20 +310,35 @@ def say(text: str, stream) -> None:
 
 
 def is_terminal(stream) -> bool:
-    """Return True if `stream`, a standard one, is a terminal that shows colours."""
+    """Return True if `stream`, a standard one, is a terminal."""
     try:
-        return sys.platform != "win32" and stream.isatty()
+        return stream.isatty()
     except (AttributeError, ValueError):  # none, another program's own, or closed
         return False
 
 
-def refuse(sentence: str, code: int) -> None:
-    """Say `sentence` on standard error, if there is one, and exit: raises SystemExit(`code`)."""
+def is_coloured(stream) -> bool:
+    """Return True if `stream`, a standard one, is a terminal that shows colours."""
+    return sys.platform != "win32" and is_terminal(stream)
+
+
+def leave(text: str, code: int) -> None:
+    """Say `text` on standard error, if there is one, and exit: raises SystemExit(`code`)."""
     try:
-        say(f"{sentence}\n", sys.stderr)
+        say(f"{text}\n", sys.stderr)
     except (OSError, ValueError):
         pass  # nobody can read it there: the code says it
     sys.exit(code)
+
+
+def error_line(sentence: str) -> str:
+    """Return `sentence` as an ERROR for standard error: red on a terminal."""
+    return (RED if is_coloured(sys.stderr) else "{}").format(f"ERROR {sentence}")
+
+
+def refuse(sentence: str, code: int) -> None:
+    """Say `sentence` as an ERROR and exit: raises SystemExit(`code`)."""
+    leave(error_line(sentence), code)
 
 
 class Line(logging.Formatter):
@@ -347,7 +373,7 @@ class Output:
             self.write(self.formatter.format(record) + self.terminator)
         except (OSError, ValueError) as error:
             self.setLevel(LOG_MUTED)
-            logging.getLogger(__name__).warning("%s ne fonctionne plus : %s.",
+            logging.getLogger(__name__).warning("%s ne fonctionne plus : %s",
                                                 self.what, reason(error))
 
 
@@ -402,7 +428,7 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
         while data:  # a raw write may take a part only
             count = self.stream.write(data)
             if count is None:
-                raise OSError("il ne prend plus rien, et n'attend pas")
+                raise OSError("Personne ne lit ce qu'il contient déjà.")
             data = data[count:]
 
     def doRollover(self) -> None:
@@ -427,7 +453,7 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
         # Only now: the warning is a line of this file, and would find it full again
         if failure and not self.backup_failed:
             self.backup_failed = True
-            logging.getLogger(__name__).warning("La sauvegarde %s ne peut être écrite : %s.",
+            logging.getLogger(__name__).warning("La sauvegarde %s ne peut être écrite : %s",
                                                 printable(self.backup), reason(failure))
 
     def close(self) -> None:
@@ -445,7 +471,7 @@ class Console(Output, logging.StreamHandler):
     def __init__(self) -> None:
         """Take standard error."""
         super().__init__()
-        self.coloured = is_terminal(self.stream)
+        self.coloured = is_coloured(self.stream)
 
     def write(self, line: str) -> None:
         """Write `line`. Raises OSError or ValueError if that cannot be."""
@@ -465,8 +491,8 @@ def open_journal(path: "str | None") -> "Journal | None":
             return Journal(candidate)
         except (OSError, ValueError) as error:
             if path is not None:
-                sentence = f"ERROR Impossible d'ouvrir le journal {printable(path)} : "
-                refuse(f"{sentence}{reason(error)}.", LOG_REFUSED)
+                sentence = f"Impossible d'ouvrir le journal {printable(path)} : {reason(error)}"
+                refuse(sentence, LOG_REFUSED)
     return None
 
 
@@ -518,14 +544,18 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> None:
         """Refuse with the usage and argparse's `message`: stock, that may go to standard output."""
-        refuse(f"{self.format_usage()}{self.prog}: error: {message}", 2)
+        leave(f"{self.format_usage()}{self.prog}: error: {message}", 2)
 
 
 def seconds(text: str) -> float:
-    """Return the seconds in `text`. Raises ValueError if it spells none, or too many."""
-    value = float(text)
+    """Return the seconds in `text`. Raises ArgumentTypeError if it spells none, or too many."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0.0 < value <= TIMEOUT_MAX:  # false for a NaN too
-        raise ValueError
+        raise argparse.ArgumentTypeError(
+            f"un nombre de secondes, comme 2.5, plus grand que 0 et au plus {TIMEOUT_MAX:.0f}")
     return value
 
 
@@ -539,34 +569,34 @@ def parse(argv: "list | None") -> argparse.Namespace:
     add("-H", "--host", default=HOST, metavar="HÔTE",
         help="nom ou adresse IP du serveur (défaut : %(default)s)")
     add("-p", "--port", type=int, default=PORT, metavar="PORT",
-        help="port du serveur (défaut : %(default)s)")
+        help=f"port du serveur, de 0 à {PORT_MAX} (défaut : %(default)s)")
     add("-t", "--timeout", type=seconds, default=TIMEOUT, metavar="SECONDES",
-        help="attente de la connexion, puis de toute la réponse, un jour au plus "
-             "(défaut : %(default)g)")
+        help="attente de la connexion, puis de toute la réponse, comme 2.5 ; plus de 0, un jour "
+             f"({TIMEOUT_MAX:.0f}) au plus (défaut : %(default)g)")
     add("--log-file", metavar="FICHIER",
         help="journal (défaut : {}, sinon {} dans le dossier courant)".format(*LOG_FILES))
-    add("-v", "--verbosity", action="store_true", help="montre aussi le journal sur la console")
+    add("-v", "--verbosity", action="store_true",
+        help="montre aussi le journal sur la console, avec la cause de chaque échec")
     add("--version", action="version", version=f"%(prog)s {VERSION}",
         help="affiche la version et termine")
     parser.add_argument_group("message").add_argument(
-        "message", nargs="?", help="à envoyer ; doit contenir 'waf' ou 'meo' (défaut : demandé)")
+        "message", nargs="?",
+        help="à envoyer, entre guillemets s'il a plusieurs mots ; doit contenir 'waf' ou 'meo', en "
+             "minuscules (si absent, il est demandé)")
     args = parser.parse_args(argv)
     if not 0 <= args.port <= PORT_MAX:
-        refuse(f"ERROR Le port spécifié n'est pas un port possible (de 0 à {PORT_MAX}).", 1)
+        refuse(f"Le port spécifié n'est pas un port possible (de 0 à {PORT_MAX}).", 1)
     return args
 
 
-def fail(sentence: str, log: logging.Logger, error: bool = False) -> None:
-    """Log `sentence`, say it, as an ERROR if `error`, and exit: raises SystemExit(1)."""
+def fail(text: str, log: logging.Logger, *lines: str) -> None:
+    """Log each of the `lines` as an ERROR, say `text`, and exit: raises SystemExit(1)."""
     for output in log.handlers:
         if isinstance(output, Console):
             output.setLevel(LOG_MUTED)  # or it would be said twice
-    log.error(sentence)
-    if error:
-        sentence = f"ERROR {sentence}"
-        if is_terminal(sys.stderr):
-            sentence = RED.format(sentence)
-    refuse(sentence, 1)
+    for line in lines:
+        log.error(line)
+    leave(text, 1)
 
 
 def main(argv: "list | None" = None) -> int:
@@ -583,7 +613,8 @@ def main(argv: "list | None" = None) -> int:
             try:
                 exchange(args, log)
             except (OSError, ValueError) as error:
-                fail(f"Une erreur est survenue: {reason(error)}", log)
+                sentence = f"Une erreur est survenue: {reason(error)}"
+                fail(sentence, log, sentence)
     except SystemExit as end:  # a refusal, the help or the version
         return end.code
     except KeyboardInterrupt:

@@ -78,6 +78,10 @@ LOG_MUTED = logging.CRITICAL + 1  # no line reaches an output of this level
 NULL = "/dev/null"  # what opens and holds nothing; Windows has none, nor a lack of descriptors
 EVERYBODYS = re.compile(r"//?(dev/(?!shm/)|proc/)")  # what /dev/stdout leads to is not ours
 COLOURS = {"INFO": "\033[37mINFO\033[0m", "WARN": "\033[33mWARN\033[0m"}  # ECMA-48, SGR
+
+# What is shown
+RED = "\033[31m{}\033[0m"
+SPACES = "\xa0\u202f"  # of French typography: not printable, says Python
 CUT = "… (coupé)"  # ends what is shown or logged in part
 
 
@@ -99,10 +103,11 @@ def exchange(connection: socket.socket, ip: str, log: logging.Logger):
         log.info("Un client %s s'est connecté.", ip)
         line, received = yield from receive(connection)
         if not received:
-            return  # it has left without a byte
-        message = line.decode("utf-8", "backslashreplace")
+            return
+        message = line[:MESSAGE_MAX].decode("utf-8", "backslashreplace")
+        end = CUT if len(line) > MESSAGE_MAX else ""
         reply = reply_to(message)
-        log.info('Le client %s a envoyé "%s".', ip, printable(message))
+        log.info('Le client %s a envoyé "%s%s".', ip, printable(message), end)
         # To close under a client that still sends resets the connection, and the reply may be lost
         # with it (RFC 1122, 4.2.2.13). So it gets the end of our stream, and we await that of its.
         data = reply.encode("utf-8")  # which fits any send buffer: no wait
@@ -117,9 +122,10 @@ def exchange(connection: socket.socket, ip: str, log: logging.Logger):
     except Endless:
         log.warning("Le client %s envoie sans fin : connexion coupée.", ip)
     except OSError as error:  # reset, or gone before its reply
-        log.debug("Le client %s a rompu : %s.", ip, reason(error))
+        log.debug("Le client %s a rompu la connexion : %s", ip, reason(error))
     finally:
         connection.close()
+        log.debug("Fin de la connexion du client %s.", ip)
 
 
 class Endless(Exception):
@@ -131,19 +137,20 @@ def receive(connection: socket.socket):
 
     A generator as `exchange`. TCP carries a stream and knows no messages. One ends at the first of:
     a newline; the end of the stream; the word that no later byte can outdo, with nothing more
-    waiting; and, for clients that end theirs with nothing at all, some silence. Raises Endless, and
-    OSError if the client resets the connection.
+    waiting; and, for clients that end theirs with nothing at all, some silence. One that is longer
+    than MESSAGE_MAX may come without its end. Raises Endless, and OSError if the client resets the
+    connection.
     """
     line, received, silence = b"", 0, FOREVER
     while received <= ENDLESS:
         data = yield from read(connection, silence)
         if not data:
-            return line[:MESSAGE_MAX], received
+            return line, received
         received += len(data)
         line, newline, _ = (line + data).partition(b"\n")
         if newline:
-            return (line[:-1] if line.endswith(b"\r") else line)[:MESSAGE_MAX], received
-        line = line[:MESSAGE_MAX + 1]  # one more, or a \r that is last by the cut alone would go
+            return line[:-1] if line.endswith(b"\r") else line, received
+        line = line[:MESSAGE_MAX + 2]  # two more: a \r that may be of its end, and what is too long
         silence = 0.0 if DECISIVE in line[:MESSAGE_MAX] else SILENCE
     raise Endless
 
@@ -366,7 +373,7 @@ class Server:
         self.idle = socket.socket(listener.family, socket.SOCK_DGRAM)
         if not self.has_descriptor():
             self.close()
-            raise OSError("aucun descripteur ne reste pour un client")
+            raise OSError("Aucun descripteur ne reste pour un client.")
 
     def run(self) -> None:
         """Serve until KeyboardInterrupt. Raises OSError where the listener listens no more."""
@@ -487,11 +494,10 @@ class Server:
     def warn(self) -> None:
         """Say why accept(2) failed and how many were let go since this was last said."""
         if self.failure:
-            self.log.warning("Impossible d'accepter un client : %s.", self.failure)
+            self.log.warning("Impossible d'accepter un client : %s", self.failure)
         if self.let_go:
-            count = len(self.let_go)
-            self.log.warning("Trop de clients en attente : %d écarté%s, dont %s.",
-                             count, "s" if count > 1 else "", self.let_go[-1])
+            self.log.warning("Trop de clients en attente ; écartés : %d, le dernier de %s.",
+                             len(self.let_go), self.let_go[-1])
         self.failure, self.let_go = None, []
 
     def close(self) -> None:
@@ -520,7 +526,7 @@ def address_of(text: str) -> str:
         else:
             socket.inet_pton(socket.AF_INET, ip)
     except (OSError, ValueError):
-        refuse(f"ERROR L'adresse spécifiée {printable(text)} n'est pas une adresse IP valide.", 3)
+        refuse(f"L'adresse spécifiée {printable(text)} n'est pas une adresse IP valide.", 3)
     return ip
 
 
@@ -549,17 +555,20 @@ def listen(ip: str, port: int) -> socket.socket:
     except OSError as error:
         if listener:
             listener.close()
-        sentence = f"ERROR Impossible d'écouter sur {printable(endpoint(ip, port))} : "
-        refuse(f"{sentence}{reason(error)}.", 4)
+        place = printable(endpoint(ip, port))
+        refuse(f"Impossible d'écouter sur {place} : {reason(error)}", 4)
     return listener
 
 
 def printable(text: str) -> str:
-    """Return `text`, every character escaped that could forge a line or act on a screen."""
+    """Return `text`, every character escaped that could forge a line or act on a screen.
+
+    What is not printable might; the spaces of French typography do neither.
+    """
     if text.isprintable():
         return text
     # repr() and no codec: that would be loaded now, where clients may have every descriptor
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return "".join(c if c.isprintable() or c in SPACES else repr(c)[1:-1] for c in text)
 
 
 def attempt(call, *args):
@@ -571,8 +580,9 @@ def attempt(call, *args):
 
 
 def reason(error: Exception) -> str:
-    """Return what `error` says: the system's words, or else its own."""
-    return getattr(error, "strerror", None) or str(error)
+    """Return what `error` says, as a sentence: the system's words, or else its own."""
+    text = getattr(error, "strerror", None) or str(error)
+    return text[:1].upper() + text[1:].rstrip(".") + "."
 
 
 def say(text: str, stream) -> None:
@@ -581,7 +591,7 @@ def say(text: str, stream) -> None:
     Raises OSError if there is none (None), or nobody can read it there.
     """
     if stream is None:
-        raise OSError("il n'y a pas de sortie où afficher la réponse.")
+        raise OSError("Il n'y a pas de sortie où afficher la réponse.")
     try:
         try:
             stream.write(text)
@@ -595,20 +605,35 @@ def say(text: str, stream) -> None:
 
 
 def is_terminal(stream) -> bool:
-    """Return True if `stream`, a standard one, is a terminal that shows colours."""
+    """Return True if `stream`, a standard one, is a terminal."""
     try:
-        return sys.platform != "win32" and stream.isatty()
+        return stream.isatty()
     except (AttributeError, ValueError):  # none, another program's own, or closed
         return False
 
 
-def refuse(sentence: str, code: int) -> None:
-    """Say `sentence` on standard error, if there is one, and exit: raises SystemExit(`code`)."""
+def is_coloured(stream) -> bool:
+    """Return True if `stream`, a standard one, is a terminal that shows colours."""
+    return sys.platform != "win32" and is_terminal(stream)
+
+
+def leave(text: str, code: int) -> None:
+    """Say `text` on standard error, if there is one, and exit: raises SystemExit(`code`)."""
     try:
-        say(f"{sentence}\n", sys.stderr)
+        say(f"{text}\n", sys.stderr)
     except (OSError, ValueError):
         pass  # nobody can read it there: the code says it
     sys.exit(code)
+
+
+def error_line(sentence: str) -> str:
+    """Return `sentence` as an ERROR for standard error: red on a terminal."""
+    return (RED if is_coloured(sys.stderr) else "{}").format(f"ERROR {sentence}")
+
+
+def refuse(sentence: str, code: int) -> None:
+    """Say `sentence` as an ERROR and exit: raises SystemExit(`code`)."""
+    leave(error_line(sentence), code)
 
 
 class Line(logging.Formatter):
@@ -643,7 +668,7 @@ class Output:
             self.write(self.formatter.format(record) + self.terminator)
         except (OSError, ValueError) as error:
             self.setLevel(LOG_MUTED)
-            logging.getLogger(__name__).warning("%s ne fonctionne plus : %s.",
+            logging.getLogger(__name__).warning("%s ne fonctionne plus : %s",
                                                 self.what, reason(error))
 
 
@@ -698,7 +723,7 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
         while data:  # a raw write may take a part only
             count = self.stream.write(data)
             if count is None:
-                raise OSError("il ne prend plus rien, et n'attend pas")
+                raise OSError("Personne ne lit ce qu'il contient déjà.")
             data = data[count:]
 
     def doRollover(self) -> None:
@@ -723,7 +748,7 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
         # Only now: the warning is a line of this file, and would find it full again
         if failure and not self.backup_failed:
             self.backup_failed = True
-            logging.getLogger(__name__).warning("La sauvegarde %s ne peut être écrite : %s.",
+            logging.getLogger(__name__).warning("La sauvegarde %s ne peut être écrite : %s",
                                                 printable(self.backup), reason(failure))
 
     def close(self) -> None:
@@ -741,7 +766,7 @@ class Console(Output, logging.StreamHandler):
     def __init__(self) -> None:
         """Take standard error."""
         super().__init__()
-        self.coloured = is_terminal(self.stream)
+        self.coloured = is_coloured(self.stream)
 
     def write(self, line: str) -> None:
         """Write `line`. Raises OSError or ValueError if that cannot be."""
@@ -761,8 +786,8 @@ def open_journal(path: "str | None") -> "Journal | None":
             return Journal(candidate)
         except (OSError, ValueError) as error:
             if path is not None:
-                sentence = f"ERROR Impossible d'ouvrir le journal {printable(path)} : "
-                refuse(f"{sentence}{reason(error)}.", LOG_REFUSED)
+                sentence = f"Impossible d'ouvrir le journal {printable(path)} : {reason(error)}"
+                refuse(sentence, LOG_REFUSED)
     return None
 
 
@@ -814,7 +839,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> None:
         """Refuse with the usage and argparse's `message`: stock, that may go to standard output."""
-        refuse(f"{self.format_usage()}{self.prog}: error: {message}", 2)
+        leave(f"{self.format_usage()}{self.prog}: error: {message}", 2)
 
 
 def parse(argv: "list | None") -> argparse.Namespace:
@@ -825,19 +850,21 @@ def parse(argv: "list | None") -> argparse.Namespace:
     add = parser.add_argument_group("options").add_argument
     add("-h", "--help", action="help", help="affiche cette aide et termine")
     add("-p", "--port", type=int, default=PORT, metavar="PORT",
-        help="port d'écoute (défaut : %(default)s)")
+        help=f"port d'écoute, de {PRIVILEGED_MAX + 1} à {PORT_MAX} : jusqu'à {PRIVILEGED_MAX}, un "
+             "port est dit privilégié (défaut : %(default)s)")
     add("-l", "--listen", default=LISTEN, metavar="ADRESSE",
         help="adresse IPv4 ou IPv6 de cette machine où écouter (défaut : %(default)s)")
     add("--log-file", metavar="FICHIER",
         help="journal (défaut : {}, sinon {} dans le dossier courant)".format(*LOG_FILES))
-    add("-v", "--verbosity", action="store_true", help="écrit aussi les lignes DEBUG")
+    add("-v", "--verbosity", action="store_true",
+        help="écrit aussi les lignes DEBUG : la fin de chaque connexion, et sa cause")
     add("--version", action="version", version=f"%(prog)s {VERSION}",
         help="affiche la version et termine")
     args = parser.parse_args(argv)
     if not 0 <= args.port <= PORT_MAX:
-        refuse(f"ERROR Le port spécifié n'est pas un port possible (de 0 à {PORT_MAX}).", 1)
+        refuse(f"Le port spécifié n'est pas un port possible (de 0 à {PORT_MAX}).", 1)
     if args.port <= PRIVILEGED_MAX:
-        refuse("ERROR Le port spécifié est un port privilégié. "
+        refuse("Le port spécifié est un port privilégié. "
                f"Spécifiez un port au dessus de {PRIVILEGED_MAX}.", 2)
     args.listen = address_of(args.listen)
     return args
@@ -849,7 +876,7 @@ def serve(ip: str, port: int, journal: "Journal | None", log: logging.Logger) ->
         try:
             server = Server(listener, log)
         except OSError as error:
-            refuse(f"ERROR Impossible de démarrer : {reason(error)}.", 4)
+            refuse(f"Impossible de démarrer : {reason(error)}", 4)
         try:
             log.info("Le serveur tourne sur %s", endpoint(ip, port))
             if journal:
@@ -859,7 +886,7 @@ def serve(ip: str, port: int, journal: "Journal | None", log: logging.Logger) ->
                             "la console seule reçoit les lignes.")
             server.run()
         except OSError as error:
-            log.error("Le serveur ne peut plus écouter : %s.", reason(error))
+            log.error("Le serveur ne peut plus écouter : %s", reason(error))
             sys.exit(4)
         finally:
             server.close()

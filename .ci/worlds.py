@@ -225,9 +225,10 @@ class Exchanges(unittest.TestCase):
     def play(self, script, leaves=0.01, chance=None):
         """Return the client who follows `script`, looked at until it is done."""
         chance = chance or random.Random(0)
-        stage, lines = Stage(), []
-        log = types.SimpleNamespace(**{level: lambda *record: lines.append(record)
-                                       for level in ("info", "warning", "debug")})
+        stage, lines, ends = Stage(), [], []
+        log = types.SimpleNamespace(info=lambda *record: lines.append(record),
+                                    warning=lambda *record: lines.append(record),
+                                    debug=lambda *record: ends.append(record))
         who = Scripted(stage, 0.0, "192.0.2.1", script, leaves)
         client, now = server.Client(who, who.ip, log), None
         while client.look(now) and stage.now < 60:
@@ -235,7 +236,9 @@ class Exchanges(unittest.TestCase):
             stage.now += chance.uniform(0.0005, longest)
             now = max(now or 0.0, chance.uniform(stale, stage.now))  # the clock is read once a pass
         judge(who)
-        who.lines = [text % tuple(args) for text, *args in lines]
+        who.lines, who.ends = ([text % tuple(args) for text, *args in records]
+                               for records in (lines, ends))
+        self.assertEqual(who.ends[-1:], ["Fin de la connexion du client 192.0.2.1."])
         return who
 
     @each_seed
@@ -289,11 +292,19 @@ class Exchanges(unittest.TestCase):
         self.assertEqual(lines, ["Un client 192.0.2.1 s'est connecté.",
                                  r'Le client 192.0.2.1 a envoyé "\xff\x1b[2J waf\r".',
                                  'Réponse envoyée au client 192.0.2.1 : "ptdr t ki".'])
-        cut = self.play([(0.0, b"x" * 1023 + b"\rabc"), (0.1, b"\n")]).lines[1]
-        self.assertTrue(cut.endswith(r'xxx\r".'), cut)
         self.assertEqual(len(self.play([(1.0, END)]).lines), 1)  # it left without a byte
-        self.assertEqual(self.play([(0.0, b"wa"), (0.1, RESET)]).lines[1:],
-                         ["Le client 192.0.2.1 a rompu : reset."])
+        gone = self.play([(0.0, b"wa"), (0.1, RESET)])
+        self.assertEqual((len(gone.lines), gone.ends[0]),
+                         (1, "Le client 192.0.2.1 a rompu la connexion : Reset."))
+
+    def test_the_log_says_of_a_message_that_it_was_cut_and_only_then(self):
+        cuts = ((b"x" * 1023 + b"\rabc", "x\\r… (coupé)"), (b"x" * 1022 + b"meo", "xme… (coupé)"),
+                (b"x" * 1024, "xxx"), (b"x" * 1025, "xxx… (coupé)"), (b"x" * 1021 + b"meo", "xmeo"),
+                (b"x" * 1024 + b"\r\r", "xxx… (coupé)"), (b"x" * 1024 + b"\rab", "xxx… (coupé)"))
+        for said, shown in cuts:
+            for end in ([(0.0, b"\n")], [(0.1, b"\n")], [(0.1, b"\r\n")], [(0.1, END)]):
+                lines = self.play([(0.0, said), *end]).lines
+                self.assertTrue(lines[1].endswith(f'{shown}".'), (said[1000:], end, lines[1]))
 
 
 # 2. Whose turn it is
@@ -614,7 +625,7 @@ class Loops(unittest.TestCase):
         world.run(15)
         for who in honest:
             judge(who, LATE, 15)
-        count = sum(int(re.search(r"(\d+) écarté", text).group(1))
+        count = sum(int(re.search(r"écartés : (\d+)", text).group(1))
                     for _, text in world.warned("Trop"))
         self.assertEqual(count, sum(who.hung_up and who.closed < world.until
                                     for who in world.clients))
@@ -623,6 +634,9 @@ class Loops(unittest.TestCase):
         for who in world.clients:
             connected = f"Un client {who.ip.replace('::ffff:', '')} s'est connecté."
             self.assertIn(connected, [text for _, _, text in world.lines])
+        for text, whose in (("s'est connecté", [who for who in world.clients if who.accepted]),
+                            ("Fin de la connexion", world.clients)):
+            self.assertEqual(sum(text in line for _, _, line in world.lines), len(whose))
 
     def test_nobody_is_let_go_for_an_empty_door(self):
         world = World(descriptors=13)
@@ -642,7 +656,7 @@ class Loops(unittest.TestCase):
         self.assertEqual(gone, crowd[:len(gone)])
         self.assertIn(len(gone), (1, 2))
         self.assertEqual(crowd[-1].replies + crowd[3].replies, [MEO.encode(), WAF.encode()])
-        self.assertEqual(world.warned()[0][1], "Impossible d'accepter un client : no descriptor.")
+        self.assertEqual(world.warned()[0][1], "Impossible d'accepter un client : No descriptor.")
 
     def test_a_flood_is_let_in_at_once(self):
         world = World(descriptors=10)
