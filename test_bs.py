@@ -734,8 +734,8 @@ class ServerLog(Scene):
             bs.exchange()
             bs.end()
             end = "DEBUG Fin de la connexion du client 127.0.0.1."
-            self.assertEqual(bs.messages("DEBUG"), [
-                f"DEBUG Le client 127.0.0.1 a rompu la connexion : {RESET}.", *[end] * 4][:5 * count])
+            reset = f"DEBUG Le client 127.0.0.1 a rompu la connexion : {RESET}."
+            self.assertEqual(bs.messages("DEBUG"), [reset, end, end, end, end][:5 * count])
 
     def test_the_file_rotates_at_10000_bytes_with_one_backup(self):
         bs = self.serve()
@@ -1232,7 +1232,8 @@ class ClientAsks(Scene):
         strict = {"PYTHONIOENCODING": "utf-8:strict"}
         for typed, cause in (
                 (b"bonjour\n", NO_WORD), (b"\n", NO_WORD), (b"waf" * 999999, TOO_LONG),
-                (b"waf" + b"x" * 1022 + b"\n", TOO_LONG), (b"x" * 2000 + b"meo\n", TOO_LONG), (b"", trouble("Rien n'a été saisi.")),
+                (b"waf" + b"x" * 1022 + b"\n", TOO_LONG), (b"x" * 2000 + b"meo\n", TOO_LONG),
+                (b"", trouble("Rien n'a été saisi.")),
                 (b"meo \xff\n", trouble("La saisie n'est pas du texte en utf-8."))):
             fake = self.fake(hear)
             end = "" if typed[:1026].endswith(b"\n") else "\n"  # what is said next begins a line
@@ -1289,7 +1290,8 @@ class ClientAsks(Scene):
     def test_a_server_that_left_at_the_prompt_exits_1_and_what_it_said_is_shown(self):
         said = "Le serveur a dit : Serveur plein.\n"
         self.assertEqual(self.leaving(b"Serveur ", b"plein.\n"), (1, said, CLOSED))
-        self.assertEqual(self.leaving(b"Serveur ", b"plein.", reset), (1, said, trouble(f"{RESET}.")))
+        self.assertEqual(self.leaving(b"Serveur ", b"plein.", reset),
+                         (1, said, trouble(f"{RESET}.")))
         self.assertEqual(self.leaving(), (1, "", CLOSED))
         self.assertEqual(self.leaving(reset), (1, "", trouble(f"{RESET}.")))
 
@@ -1868,9 +1870,6 @@ class Figures(Scene):
         (server.LINGER, 2.0, "after the reply", "2 s"),
         (server.PATIENCE, 5 * 60.0, "of an exchange", "five minutes|5 minutes"),
         (server.WAITING_MAX, 10000, "clients", "10000"),
-        (server.SOON, 0.001, "newcomer", "1|1 ms"),
-        (server.ROUND, 0.02, "looks", "20 ms"),
-        (server.LOOKS, 200, "looks", "200"),
         (server.LONELY, 60.0, "Aucun client", "60 s|a minute"),
         (server.WARN_EVERY, 1.0, "Trop de clients", "1 s|once a second"),
         (server.BACKLOG, 65535, "", ""),  # the longest queue that a system may give
