@@ -6,6 +6,8 @@ HOST = 127.0.0.1
 N = 1000
 SEED =
 T =
+# T=Class or T=Class.test, of either file
+TESTS = $(if $(T),$$(grep -qw "class $(word 1,$(subst ., ,$(T)))" test_bs.py && echo test_bs || echo worlds).$(T),worlds test_bs)
 
 .PHONY: help run-server run-client test worlds bench clean
 
@@ -26,10 +28,10 @@ run-client:
 	@$(PYTHON) client.py -p $(PORT) -H $(HOST)
 
 test:
-	@N= SEED= PYTHONPATH=.ci $(PYTHON) -B -m unittest $(if $(T),test_bs.$(T),worlds test_bs)
+	@N= SEED= PYTHONPATH=.ci:. $(PYTHON) -B -m unittest $(TESTS)
 
 worlds:
-	@PYTHONPATH=.ci N=$(N) SEED=$(SEED) $(PYTHON) -B -m unittest worlds
+	@N=$(N) SEED=$(SEED) PYTHONPATH=.ci:. $(PYTHON) -B -m unittest worlds
 
 bench:
 	@$(PYTHON) -B .ci/bench.py

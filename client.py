@@ -33,7 +33,7 @@ CLOSED = "Le serveur a fermé la connexion sans répondre."
 LOG_FILES = ("/var/log/bs_client/bs_client.log", "bs_client.log")  # the first that opens
 LOG_REFUSED = 1  # exit code where a file that was asked for does not open: not the server's
 LOG_BYTES = 10000  # that a file holds at most, with one backup: the notes' figures
-LOG_BACKUPS = 1
+LOG_BACKUPS = 1  # which is written over: for more, they would have to be moved on
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 LOG_DATE = "%Y-%m-%d %H:%M:%S"
 # What LOG_FORMAT does not use: not to look it up takes a fifth off a line's time (logging HOWTO)
@@ -55,7 +55,7 @@ def check_message(message: str) -> str:
     Raises TypeError if it is not a str, and ValueError if it is longer than MESSAGE_MAX bytes in
     UTF-8, holds a line end, which would not arrive, or contains neither "waf" nor "meo".
     """
-    if not isinstance(message, str):
+    if not isinstance(message, str):  # the notes' check: here all that is typed is a str
         raise TypeError("Le message doit être une chaîne de caractères.")
     if len(encode(message)) > MESSAGE_MAX:  # first: of what is typed only so much is read
         raise ValueError(f"Le message ne doit pas dépasser {MESSAGE_MAX} octets en UTF-8.")
@@ -83,6 +83,7 @@ def name_of(host: str) -> bytes:
         return name  # an IPv6 address; what stands behind a % is an interface, and no host name
     if max(name, default=0) > 127:  # not ASCII: only then, since the codec takes a while to load
         try:
+            # Without "xn--" it was ASCII in disguise: full-width digits
             name, rule = bare.encode("idna"), rb"(?=.*xn--)" + rule
         except UnicodeError:
             name = b""
@@ -101,6 +102,7 @@ def connect(host: str, port: int, timeout: float, log: logging.Logger) -> tuple:
     for number, info in enumerate(infos, 1):
         ip, _ = socket.getnameinfo(info[4], socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
         try:
+            # In bytes: no codec is needed
             connection = socket.create_connection((ip.encode(), port), timeout / len(infos))
             if connection.getsockname()[:2] != (ip, port):
                 return connection, ip
@@ -114,7 +116,9 @@ def connect(host: str, port: int, timeout: float, log: logging.Logger) -> tuple:
 
 
 def ask() -> str:
-    """Return the line that the user types, without its end. Raises ValueError if there is none.
+    """Return the line that the user types, without its end.
+
+    Raises ValueError if there is none, and OSError if it cannot be asked for or read.
 
     The notes' input() asks on standard error where readline is not loaded, alters what is typed
     before a Ctrl-D, and reads a line without end until memory is gone. But where it is not Python's
@@ -131,11 +135,11 @@ def ask() -> str:
     if sys.stdin is None:
         raise ValueError("Il n'y a pas d'entrée où saisir un message.")
     try:
-        line = sys.stdin.readline(MESSAGE_MAX + 2)  # one too many shows that it is too long
+        line = sys.stdin.readline(MESSAGE_MAX + 2)  # the newline, and one that is too many
     except UnicodeDecodeError as error:
         raise ValueError(f"La saisie n'est pas du texte en {error.encoding}.") from None
     if not line.endswith("\n"):
-        say("\n", console)  # nobody has pressed Enter: Ctrl-D
+        say("\n", console)  # nobody has pressed Enter (Ctrl-D), or it is too long
     if not line:
         raise ValueError("Rien n'a été saisi.")
     return re.sub(r"\r?\n\Z", "", line)
@@ -174,7 +178,7 @@ def receive(connection: socket.socket, timeout: float, reply: bytearray) -> None
     it, in `timeout` seconds.
     """
     try:
-        for piece in pieces(connection, timeout):
+        for piece in pieces(connection, timeout):  # None: a silence; b"": the end
             reply += piece or b""
             if len(reply) > REPLY_MAX or reply and not piece:
                 return
@@ -217,9 +221,8 @@ def date() -> float:
 
 def shown(data: bytearray) -> str:
     """Return what the server has said as text of one line, without the end of that."""
-    if len(data) > REPLY_MAX:
-        return printable(data[:REPLY_MAX].decode("utf-8", "backslashreplace")) + CUT
-    return printable(re.sub(rb"\r?\n\Z", b"", data).decode("utf-8", "backslashreplace"))
+    text = re.sub(rb"\r?\n\Z", b"", data[:REPLY_MAX]).decode("utf-8", "backslashreplace")
+    return printable(text) + (CUT if len(data) > REPLY_MAX else "")
 
 
 def exchange(args: argparse.Namespace, log: logging.Logger) -> None:
@@ -265,6 +268,9 @@ def endpoint(ip: str, port: int) -> str:
     return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
+# From here to Parser line for line as in server.py: each file runs alone
+
+
 def printable(text: str) -> str:
     """Return `text`, every character escaped that could forge a line or act on a screen.
 
@@ -277,10 +283,10 @@ def printable(text: str) -> str:
 
 
 def attempt(call, *args):
-    """Return what `call` gives for `args`, or None if the system refuses: it is done without."""
+    """Return what `call` gives for `args`, or None if that fails: it is done without."""
     try:
         return call(*args)
-    except OSError:
+    except (OSError, ValueError):
         return None
 
 
@@ -293,7 +299,7 @@ def reason(error: Exception) -> str:
 def say(text: str, stream) -> None:
     """Write `text` on `stream`, a standard one, whatever characters that can encode.
 
-    Raises OSError if there is none (None), or nobody can read it there.
+    Raises OSError if there is none (None), or nobody can read it there; ValueError if it is closed.
     """
     if stream is None:
         raise OSError("Il n'y a pas de sortie où afficher la réponse.")
@@ -324,10 +330,7 @@ def is_coloured(stream) -> bool:
 
 def leave(text: str, code: int) -> None:
     """Say `text` on standard error, if there is one, and exit: raises SystemExit(`code`)."""
-    try:
-        say(f"{text}\n", sys.stderr)
-    except (OSError, ValueError):
-        pass  # nobody can read it there: the code says it
+    attempt(say, f"{text}\n", sys.stderr)  # or nobody can read it there: the code says it
     sys.exit(code)
 
 
@@ -363,8 +366,8 @@ class Output:
     """What both handlers do otherwise than the stock ones, since logging is most of an exchange.
 
     A stock handler takes two locks a line, which one thread does not need, and shows a traceback a
-    line when it fails. This one writes the line at once; if that fails, it falls silent, the other
-    output says why, and the service goes on.
+    line when it fails. This one writes the line at once; if that fails, it falls silent for good,
+    the other output says why, and the service goes on.
     """
 
     def handle(self, record: logging.LogRecord) -> None:
@@ -390,7 +393,8 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
         super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, encoding="utf-8")
         self.what = f"Le journal {printable(self.baseFilename)}"
         self.backup = f"{self.baseFilename}.{self.backupCount}"
-        self.backup_failed = False
+        self.failure = None  # of the backup
+        self.warned = False
         self.spare = attempt(open, NULL)  # a descriptor for the backup: clients may have all others
         if self.ours and attempt(self.newest, 1) not in (None, b"", b"\n"):
             attempt(self.stream.write, b"\n")  # ends the line that a killed run has left half done
@@ -427,16 +431,19 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
                 self.doRollover()
         while data:  # a raw write may take a part only
             count = self.stream.write(data)
-            if count is None:
+            if count is None:  # a pipe that is full, and does not wait
                 raise OSError("Personne ne lit ce qu'il contient déjà.")
             data = data[count:]
+        if self.failure and not self.warned:
+            self.warned = True
+            logging.getLogger(__name__).warning("La sauvegarde %s ne peut être écrite : %s",
+                                                printable(self.backup), reason(self.failure))
 
     def doRollover(self) -> None:
         """Copy the newest bytes to the backup and empty the file. Raises OSError if it fails.
 
         Ctrl-C in the middle at worst has the backup written twice.
         """
-        failure = None
         if self.spare:
             self.spare.close()
         try:
@@ -446,15 +453,10 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
                 backup.write(newest)
                 backup.truncate()
         except OSError as error:
-            failure = error
+            self.failure = error  # said when the file has room again: that is a line of it too
         finally:
             self.spare = attempt(open, NULL)
         self.stream.truncate(0)
-        # Only now: the warning is a line of this file, and would find it full again
-        if failure and not self.backup_failed:
-            self.backup_failed = True
-            logging.getLogger(__name__).warning("La sauvegarde %s ne peut être écrite : %s",
-                                                printable(self.backup), reason(failure))
 
     def close(self) -> None:
         """Close the file."""
@@ -486,14 +488,12 @@ def open_journal(path: "str | None") -> "Journal | None":
 
     Raises SystemExit if a `path` that was asked for does not open.
     """
-    for candidate in LOG_FILES if path is None else [path]:
-        try:
-            return Journal(candidate)
-        except (OSError, ValueError) as error:
-            if path is not None:
-                sentence = f"Impossible d'ouvrir le journal {printable(path)} : {reason(error)}"
-                refuse(sentence, LOG_REFUSED)
-    return None
+    if path is None:
+        return attempt(Journal, LOG_FILES[0]) or attempt(Journal, LOG_FILES[1])
+    try:
+        return Journal(path)
+    except (OSError, ValueError) as error:
+        refuse(f"Impossible d'ouvrir le journal {printable(path)} : {reason(error)}", LOG_REFUSED)
 
 
 class Log:
@@ -514,7 +514,7 @@ class Log:
     def __enter__(self) -> logging.Logger:
         """Set `logging` up as the notes do."""
         vars(logging).update(dict.fromkeys(LOG_UNUSED))
-        formatter = Line(LOG_FORMAT, LOG_DATE)
+        formatter = Line()
         for output in self.outputs:
             output.setFormatter(formatter)
             self.log.addHandler(output)
@@ -537,10 +537,7 @@ class Parser(argparse.ArgumentParser):
 
     def _print_message(self, message: str, file=None) -> None:
         """Print `message` on `file`, as argparse asks: None where a standard stream is closed."""
-        try:
-            say(message, file)
-        except (OSError, ValueError):
-            pass
+        attempt(say, message, file)
 
     def error(self, message: str) -> None:
         """Refuse with the usage and argparse's `message`: stock, that may go to standard output."""
@@ -607,21 +604,18 @@ def main(argv: "list | None" = None) -> int:
     try:
         args = parse(argv)
         journal = open_journal(args.log_file)
-        with Log(journal, args.verbosity, args.verbosity) as log:
+        with Log(journal, args.verbosity, console=args.verbosity) as log:
             if journal:
                 log.debug("Journal : %s", printable(journal.baseFilename))
             try:
                 exchange(args, log)
             except (OSError, ValueError) as error:
-                sentence = f"Une erreur est survenue: {reason(error)}"
+                sentence = f"Une erreur est survenue: {reason(error)}"  # the notes' words
                 fail(sentence, log, sentence)
     except SystemExit as end:  # a refusal, the help or the version
         return end.code
     except KeyboardInterrupt:
-        try:
-            say("\n", sys.stderr)  # ends the line of "^C"
-        except (OSError, ValueError):
-            pass
+        attempt(say, "\n", sys.stderr)  # ends the line of "^C"
         return 130  # 128 + SIGINT, as shells say it
     return 0
 

@@ -50,8 +50,8 @@ PATIENCE = 300.0  # seconds a client may take for all of it: time enough to look
 # The loop
 SLEEP = 1.0  # seconds at most: Windows delivers Ctrl-C only between waits
 LONELY = 60.0  # seconds without a client before the log says so: its sentence speaks of a minute
-BATCH = 16  # clients begun in a pass of the loop: to wait SOON for each is less than PASS
-PASS = 0.02  # seconds that a pass may take beside its sleep: no more of a step of the date counts
+BATCH = 16  # clients begun in a pass of the loop, before those who wait are looked at
+PASS = 0.02  # seconds that count beside a wait, at most: what takes longer is a date that was set
 WAITING_MAX = 10000  # clients, where the descriptors suffice: some 20 MB
 WARN_EVERY = 1.0  # seconds between two warnings that there is no room: a flood is not one of lines
 NOBODY = (BlockingIOError, socket.timeout, ConnectionError)  # what accept(2) says at an empty door
@@ -69,7 +69,7 @@ IPV4_MAPPED = re.compile(r"^::ffff:(?=\d+\.)")  # an IPv4 peer of an IPv6 socket
 LOG_FILES = ("/var/log/bs_server/bs_server.log", "bs_server.log")  # the first that opens
 LOG_REFUSED = 5  # exit code where a file that was asked for does not open: not the client's
 LOG_BYTES = 10000  # that a file holds at most, with one backup: the notes' figures
-LOG_BACKUPS = 1
+LOG_BACKUPS = 1  # which is written over: for more, they would have to be moved on
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 LOG_DATE = "%Y-%m-%d %H:%M:%S"
 # What LOG_FORMAT does not use: not to look it up takes a fifth off a line's time (logging HOWTO)
@@ -96,7 +96,7 @@ def exchange(connection: socket.socket, ip: str, log: logging.Logger):
     """Carry out the exchange with the client at `ip`, from its `connection` to its end.
 
     A generator: it yields where nothing has come to be read, and is sent the time (seconds) of the
-    look that carries it on. However it ends, also by close(), it closes the connection.
+    look that carries it on. Once begun, however it ends, also by close(), it closes the connection.
     """
     try:
         connection.setblocking(False)
@@ -111,7 +111,7 @@ def exchange(connection: socket.socket, ip: str, log: logging.Logger):
         # To close under a client that still sends resets the connection, and the reply may be lost
         # with it (RFC 1122, 4.2.2.13). So it gets the end of our stream, and we await that of its.
         data = reply.encode("utf-8")  # which fits any send buffer: no wait
-        attempt(connection.send, data, MORE) or connection.send(data)
+        attempt(connection.send, data, MORE) or connection.send(data)  # where no flag is taken
         connection.shutdown(socket.SHUT_WR)
         log.info('Réponse envoyée au client %s : "%s".', ip, reply)
         while received <= ENDLESS:
@@ -162,7 +162,7 @@ def read(connection: socket.socket, silence: float):
     the look that read it may be older than the byte. Raises OSError if the client resets the
     connection.
     """
-    since, silent = FOREVER, 0.0
+    since, silent = FOREVER, 0.0  # no look yet
     while True:
         try:
             data = connection.recv(CHUNK)
@@ -286,7 +286,7 @@ class Waiting:
         return min(dues) - now if dues else SLEEP
 
     def take_newcomers(self, now: float) -> list:
-        """Return the newcomers whose age has doubled since they were looked at, once.
+        """Return, as looked at, the newcomers whose age has doubled since they last were.
 
         Who is older than ROUND is no newcomer any more, and has its turn in rounds.
         """
@@ -302,7 +302,7 @@ class Waiting:
         return due
 
     def take_round(self, now: float) -> list:
-        """Return the clients whose turn it is, LOOKS at most, once; none until a round is due.
+        """Return, as looked at, the clients whose turn it is, LOOKS at most; none until it is time.
 
         The hosts share the looks equally, and what one cannot use is the others': who has the
         fewest clients takes first, an equal part of what is left. Where there are more hosts than
@@ -391,13 +391,13 @@ class Server:
         """
         wait = max(self.waiting.until_next(self.clock.now), SOON)
         for _ in range(BATCH):
-            came = self.accept(wait)
-            if wait:
+            visitor = self.accept(wait)
+            if wait:  # nothing else takes long
                 self.clock.advance(wait)
-            if not came:
+            if not visitor:
                 break
-            self.begin(*came)
-            # After a failure each accept waits until the log has said so: see `accept`
+            self.begin(*visitor)
+            # 0.0 does not show that descriptors are lacking: where they were, each accept waits
             wait = SOON if self.failure else 0.0
 
     def accept(self, wait: float) -> "tuple | None":
@@ -420,13 +420,13 @@ class Server:
             if not self.listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                 raise  # it listens no more: the system has taken it away (ss -K)
             self.failure = reason(error)
-        came = None
+        visitor = None
         if self.waiting.came and not self.has_descriptor():
             self.let_one_go()
-            came = attempt(self.listener.accept)  # unless somebody else takes its descriptor
-        if not came:
+            visitor = attempt(self.listener.accept)  # unless somebody else takes its descriptor
+        if not visitor:
             self.rest()
-        return came
+        return visitor
 
     def has_descriptor(self) -> bool:
         """Return True if the system has a descriptor left for us."""
@@ -442,7 +442,7 @@ class Server:
 
     def begin(self, connection: socket.socket, address: tuple) -> None:
         """Begin the exchange of a client that was accepted; unless it is done at once, it waits."""
-        now = self.alone_since = self.clock.now
+        now = self.alone_since = self.clock.now  # who is done at once never waits
         # macOS accepts a connection that is already gone, with no address at all
         ip = IPV4_MAPPED.sub("", address[0]) if address else "inconnu"
         client = Client(connection, ip, self.log)
@@ -470,7 +470,7 @@ class Server:
             self.let_go.append(client.ip)
 
     def end(self, client: Client) -> bool:
-        """Look at `client` a last time, since what it has said is answered, and hang up.
+        """Look at `client` a last time, so that a message that has come is answered, and hang up.
 
         Returns True if it was not done by then.
         """
@@ -550,7 +550,7 @@ def listen(ip: str, port: int) -> socket.socket:
         attempt(listener.setsockopt, socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
         if family == socket.AF_INET6:  # or "::" is IPv6 alone, as it always is on OpenBSD: ipv6(7)
             attempt(listener.setsockopt, IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        listener.bind((host, *info[0][4][1:]))
+        listener.bind((host, *info[0][4][1:]))  # the port; of IPv6 the flow and the interface too
         listener.listen(BACKLOG)
     except OSError as error:
         if listener:
@@ -558,6 +558,9 @@ def listen(ip: str, port: int) -> socket.socket:
         place = printable(endpoint(ip, port))
         refuse(f"Impossible d'écouter sur {place} : {reason(error)}", 4)
     return listener
+
+
+# From here to Parser line for line as in client.py: each file runs alone
 
 
 def printable(text: str) -> str:
@@ -572,10 +575,10 @@ def printable(text: str) -> str:
 
 
 def attempt(call, *args):
-    """Return what `call` gives for `args`, or None if the system refuses: it is done without."""
+    """Return what `call` gives for `args`, or None if that fails: it is done without."""
     try:
         return call(*args)
-    except OSError:
+    except (OSError, ValueError):
         return None
 
 
@@ -588,7 +591,7 @@ def reason(error: Exception) -> str:
 def say(text: str, stream) -> None:
     """Write `text` on `stream`, a standard one, whatever characters that can encode.
 
-    Raises OSError if there is none (None), or nobody can read it there.
+    Raises OSError if there is none (None), or nobody can read it there; ValueError if it is closed.
     """
     if stream is None:
         raise OSError("Il n'y a pas de sortie où afficher la réponse.")
@@ -619,10 +622,7 @@ def is_coloured(stream) -> bool:
 
 def leave(text: str, code: int) -> None:
     """Say `text` on standard error, if there is one, and exit: raises SystemExit(`code`)."""
-    try:
-        say(f"{text}\n", sys.stderr)
-    except (OSError, ValueError):
-        pass  # nobody can read it there: the code says it
+    attempt(say, f"{text}\n", sys.stderr)  # or nobody can read it there: the code says it
     sys.exit(code)
 
 
@@ -658,8 +658,8 @@ class Output:
     """What both handlers do otherwise than the stock ones, since logging is most of an exchange.
 
     A stock handler takes two locks a line, which one thread does not need, and shows a traceback a
-    line when it fails. This one writes the line at once; if that fails, it falls silent, the other
-    output says why, and the service goes on.
+    line when it fails. This one writes the line at once; if that fails, it falls silent for good,
+    the other output says why, and the service goes on.
     """
 
     def handle(self, record: logging.LogRecord) -> None:
@@ -685,7 +685,8 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
         super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, encoding="utf-8")
         self.what = f"Le journal {printable(self.baseFilename)}"
         self.backup = f"{self.baseFilename}.{self.backupCount}"
-        self.backup_failed = False
+        self.failure = None  # of the backup
+        self.warned = False
         self.spare = attempt(open, NULL)  # a descriptor for the backup: clients may have all others
         if self.ours and attempt(self.newest, 1) not in (None, b"", b"\n"):
             attempt(self.stream.write, b"\n")  # ends the line that a killed run has left half done
@@ -722,16 +723,19 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
                 self.doRollover()
         while data:  # a raw write may take a part only
             count = self.stream.write(data)
-            if count is None:
+            if count is None:  # a pipe that is full, and does not wait
                 raise OSError("Personne ne lit ce qu'il contient déjà.")
             data = data[count:]
+        if self.failure and not self.warned:
+            self.warned = True
+            logging.getLogger(__name__).warning("La sauvegarde %s ne peut être écrite : %s",
+                                                printable(self.backup), reason(self.failure))
 
     def doRollover(self) -> None:
         """Copy the newest bytes to the backup and empty the file. Raises OSError if it fails.
 
         Ctrl-C in the middle at worst has the backup written twice.
         """
-        failure = None
         if self.spare:
             self.spare.close()
         try:
@@ -741,15 +745,10 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
                 backup.write(newest)
                 backup.truncate()
         except OSError as error:
-            failure = error
+            self.failure = error  # said when the file has room again: that is a line of it too
         finally:
             self.spare = attempt(open, NULL)
         self.stream.truncate(0)
-        # Only now: the warning is a line of this file, and would find it full again
-        if failure and not self.backup_failed:
-            self.backup_failed = True
-            logging.getLogger(__name__).warning("La sauvegarde %s ne peut être écrite : %s",
-                                                printable(self.backup), reason(failure))
 
     def close(self) -> None:
         """Close the file."""
@@ -781,14 +780,12 @@ def open_journal(path: "str | None") -> "Journal | None":
 
     Raises SystemExit if a `path` that was asked for does not open.
     """
-    for candidate in LOG_FILES if path is None else [path]:
-        try:
-            return Journal(candidate)
-        except (OSError, ValueError) as error:
-            if path is not None:
-                sentence = f"Impossible d'ouvrir le journal {printable(path)} : {reason(error)}"
-                refuse(sentence, LOG_REFUSED)
-    return None
+    if path is None:
+        return attempt(Journal, LOG_FILES[0]) or attempt(Journal, LOG_FILES[1])
+    try:
+        return Journal(path)
+    except (OSError, ValueError) as error:
+        refuse(f"Impossible d'ouvrir le journal {printable(path)} : {reason(error)}", LOG_REFUSED)
 
 
 class Log:
@@ -809,7 +806,7 @@ class Log:
     def __enter__(self) -> logging.Logger:
         """Set `logging` up as the notes do."""
         vars(logging).update(dict.fromkeys(LOG_UNUSED))
-        formatter = Line(LOG_FORMAT, LOG_DATE)
+        formatter = Line()
         for output in self.outputs:
             output.setFormatter(formatter)
             self.log.addHandler(output)
@@ -832,10 +829,7 @@ class Parser(argparse.ArgumentParser):
 
     def _print_message(self, message: str, file=None) -> None:
         """Print `message` on `file`, as argparse asks: None where a standard stream is closed."""
-        try:
-            say(message, file)
-        except (OSError, ValueError):
-            pass
+        attempt(say, message, file)
 
     def error(self, message: str) -> None:
         """Refuse with the usage and argparse's `message`: stock, that may go to standard output."""
@@ -901,7 +895,7 @@ def main(argv: "list | None" = None) -> int:
         args = parse(argv)
         # Before it listens: to open a pipe that nobody reads yet takes until somebody does
         journal = open_journal(args.log_file)
-        with Log(journal, args.verbosity, True) as log:
+        with Log(journal, args.verbosity, console=True) as log:
             try:
                 serve(args.listen, args.port, journal, log)
             except KeyboardInterrupt:

@@ -26,6 +26,7 @@ import concurrent.futures
 import contextlib
 import errno
 import importlib
+import inspect
 import logging.handlers
 import os
 import pty
@@ -109,6 +110,11 @@ def run(argv, folder, stdin=b"", **changes):
     """Run `argv` in `folder` to its end and return how it Ended."""
     return finish(spawn(argv, folder, changes, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                         stderr=subprocess.PIPE), stdin)
+
+
+def prelude(function, *args):
+    """Return the statements that call `function` with `args` in another process, for `command`."""
+    return f"{inspect.getsource(function)}{function.__name__}({', '.join(map(repr, args))})"
 
 
 def limited(count, what="RLIMIT_NOFILE"):
@@ -372,6 +378,163 @@ class Fake(threading.Thread):
         self.listener.close()
 
 
+# Preludes: what a script finds in its process when it begins. Each imports what it needs
+
+
+def open_as_windows():
+    """Have open() refuse a console as Windows does."""
+    import builtins
+    stock = builtins.open
+
+    def opening(path, *rest):
+        if path.endswith("CON"):
+            raise ValueError("No such console")
+        return stock(path, *rest)
+    builtins.open = opening
+
+
+def tell_what_is_opened():
+    """Have open() say so on standard error."""
+    import builtins
+    stock = builtins.open
+
+    def opening(*rest):
+        print("opening", file=sys.stderr, flush=True)
+        return stock(*rest)
+    builtins.open = opening
+
+
+def become(user):
+    """Have the log opened by `user` (number), whom nothing else belongs to."""
+    import logging.handlers
+    import os
+    stock = logging.handlers.RotatingFileHandler.__init__
+
+    def opening(*rest, **names):
+        os.setgroups([])
+        os.setgid(user)
+        os.setuid(user)
+        stock(*rest, **names)
+    logging.handlers.RotatingFileHandler.__init__ = opening
+
+
+def interrupt_rotation(place):
+    """Have Ctrl-C come in the first rotation, where the log comes to `place`."""
+    import builtins
+    import unittest.mock
+
+    from server import Journal
+    stock, rotate = builtins.open, Journal.doRollover
+
+    def opening(path, *rest):
+        if (path == "/dev/null") == (place == "spare"):
+            raise KeyboardInterrupt
+        return stock(path, *rest)
+
+    def interrupted(self):
+        Journal.doRollover = rotate
+        self.stream = unittest.mock.Mock(wraps=self.stream)
+        interrupt = {"side_effect": KeyboardInterrupt}
+        with {"newest": unittest.mock.patch.object(self, "newest", **interrupt),
+              "backup": unittest.mock.patch("builtins.open", opening),
+              "spare": unittest.mock.patch("builtins.open", opening),
+              "truncate": unittest.mock.patch.object(self.stream, "truncate", **interrupt)}[place]:
+            rotate(self)
+    Journal.doRollover = interrupted
+
+
+def have_an_exclusive_option():
+    """Have the socket module of Windows, with another option in the place of its own."""
+    import socket
+
+    class Windows(socket.socket):
+        def setsockopt(self, level, option, value):
+            print("option", option, file=sys.stderr)
+            super().setsockopt(level, option, value)
+    socket.SO_EXCLUSIVEADDRUSE, socket.socket = socket.SO_KEEPALIVE, Windows
+
+
+def connect_to_itself():
+    """Have the kernel give a connection the very port that it connects to."""
+    import socket
+
+    def connecting(address, timeout):
+        connection = socket.socket()
+        connection.bind(address)
+        connection.connect(address)
+        return connection
+    socket.create_connection = connecting
+
+
+def lose_the_connection(number, text):
+    """Have the kernel give up a connection on which the reply is awaited, as errno `number`."""
+    import socket
+
+    class Lost(socket.socket):
+        def recv(self, *args):
+            if self.gettimeout():
+                raise TimeoutError(number, text)
+            raise BlockingIOError
+    socket.socket = Lost
+
+
+def take_the_listener_away():
+    """Have the listening socket taken away at SIGUSR1."""
+    import signal
+    import socket
+
+    class Taken(socket.socket):
+        def listen(self, *rest):
+            super().listen(*rest)
+            signal.signal(signal.SIGUSR1, lambda *_: self.shutdown(socket.SHUT_RDWR))
+    socket.socket = Taken
+
+
+def have_nothing_more_than_needed(family):
+    """Have no option, no flag, no `family`, no codec for names, and only files to write."""
+    import builtins
+    import errno
+    import socket
+    import sys
+    stock = builtins.open
+
+    class Bare(socket.socket):
+        def __init__(self, own=socket.AF_INET, *rest, **names):
+            if own == family:
+                raise OSError(errno.EAFNOSUPPORT, "no such family")
+            super().__init__(own, *rest, **names)
+
+        def setsockopt(self, *rest):
+            raise OSError(errno.EOPNOTSUPP, "no option")
+
+        def send(self, data, flags=0):
+            if flags:
+                raise OSError(errno.EOPNOTSUPP, "no flag")
+            return super().send(data)
+
+    def opening(path, mode="r", *rest, **names):
+        if mode == "a+b" or path == "/dev/null":
+            raise PermissionError(errno.EACCES, "not here")
+        return stock(path, mode, *rest, **names)
+    sys.modules["encodings.idna"] = None
+    socket.socket, builtins.open = Bare, opening
+
+
+def ask_as_a_notebook(answer):
+    """Have an input() of the program's own, which says `answer` or raises the error of that name,
+    and a standard input that gives nothing."""
+    import builtins
+    import io
+    import sys
+
+    def asking(prompt):
+        print("own", prompt)
+        if hasattr(builtins, answer):
+            raise getattr(builtins, answer)
+        return answer
+    builtins.input, sys.stdin = asking, io.StringIO()
+
+
 class Scene(unittest.TestCase):
     """A test with a folder of its own, and servers that must end well."""
 
@@ -600,10 +763,11 @@ class CommandLines(Scene):
             name = script.__name__ + ".py"
             self.assertEqual(run(command(script.__name__, ["--version"]), self.folder),
                              (0, f"{name} {script.VERSION}\n", ""))
-            copy = os.path.join(self.folder, "é" + name)
+            copy = os.path.join(self.folder, "é" + name).encode("utf-8")
             shutil.copy(os.path.join(HERE, name), copy)
+            argv = [sys.executable, copy.decode("utf-8")]  # which spawn() gives in UTF-8 too
             for option, said in (("--version", f"\\xe9{name} 1.0\n"), ("--help", "d\\xe9faut : 1")):
-                code, text, console = run([sys.executable, copy, option], self.folder,
+                code, text, console = run([*argv, option], self.folder,
                                           PYTHONIOENCODING="ascii")
                 self.assertEqual((code, said in text, console), (0, True, ""))
 
@@ -630,14 +794,6 @@ class CommandLines(Scene):
                 "ERROR Le port spécifié n'est pas un port possible (de 0 à 65535).")
 
     def test_a_log_file_that_does_not_open_exits_5_or_1(self):
-        console = """
-import builtins
-stock = builtins.open
-def windows(path, *rest):
-    if path.endswith("CON"):
-        raise ValueError("No such console")
-    return stock(path, *rest)
-builtins.open = windows"""
         for name, code, options in (("server", 5, ["-p", str(free_port())]),
                                     ("client", 1, ["meo"])):
             for path, cause in ((self.folder, os.strerror(errno.EISDIR)),
@@ -645,7 +801,7 @@ builtins.open = windows"""
                 self.expect_refusals(
                     name, [[*options, "--log-file", path]], code,
                     f"ERROR Impossible d'ouvrir le journal {path} : {cause}.",
-                    first=console if path == "CON" else "")
+                    first=prelude(open_as_windows) if path == "CON" else "")
 
     def test_no_usage_is_coloured(self):  # Python 3.14 would, if standard output is a terminal
         tell = ("import argparse; argparse.ArgumentParser.parse_args = "
@@ -822,13 +978,7 @@ class LogGoesOn(Scene):
             return ""
         os.chmod(self.folder, 0o755)
         os.chown(path, NOBODY, NOBODY)
-        return f"""
-import encodings.idna, logging.handlers, os
-stock = logging.handlers.RotatingFileHandler.__init__
-def away(*rest, **names):
-    os.setgroups([]), os.setgid({NOBODY}), os.setuid({NOBODY})
-    stock(*rest, **names)
-logging.handlers.RotatingFileHandler.__init__ = away"""
+        return prelude(become, NOBODY)
 
     def test_a_file_whose_folder_is_not_ours_goes_on_without_a_backup(self):
         first = self.give_away(self.log_file)
@@ -894,30 +1044,10 @@ logging.handlers.RotatingFileHandler.__init__ = away"""
             self.assertEqual(os.listdir(self.folder), ["bs_server.log"])
 
     def test_ctrl_c_in_the_middle_of_a_rotation_loses_nothing(self):
-        for number, (place, when) in enumerate((
-                ("builtins.open", "args[0] != '/dev/null'"), ("Journal.newest", "True"),
-                ("builtins.open", "args[0] == '/dev/null'"), ("Stream.truncate", "True"))):
-            log_file = f"{self.log_file}.{number}"
-            bs = self.serve(log_file=log_file, constants={"LOG_BYTES": 320}, first=f"""
-import builtins, server
-from server import Journal
-class Stream:
-    def __init__(self, file): self.file = file
-    def __getattr__(self, name): return getattr(self.file, name)
-    def truncate(self, size): return self.file.truncate(size)
-stock, opened = Journal.doRollover, Journal._open
-Journal._open = lambda self: Stream(opened(self))
-def interrupted(self):
-    before = {place}
-    def interrupt(*args):
-        if not {when}:
-            return before(*args)
-        {place} = before
-        raise KeyboardInterrupt
-    {place} = interrupt
-    Journal.doRollover = stock
-    stock(self)
-Journal.doRollover = interrupted""")
+        for place in ("newest", "backup", "spare", "truncate"):
+            log_file = f"{self.log_file}.{place}"
+            bs = self.serve(log_file=log_file, constants={"LOG_BYTES": 320},
+                            first=prelude(interrupt_rotation, place))
             with contextlib.suppress(ConnectionError):
                 for _ in range(9):
                     bs.connect().send(b"meo\n").read_all()
@@ -930,13 +1060,7 @@ Journal.doRollover = interrupted""")
     @unittest.skipIf(sys.version_info < (3, 7), "open() to append seeks, which no pipe can")
     def test_a_pipe_gets_every_line_and_until_somebody_reads_it_nobody_can_connect(self):
         os.mkfifo(self.log_file)
-        tell = """
-import builtins
-stock = builtins.open
-def opening(*rest):
-    print("opening", file=sys.stderr, flush=True)
-    return stock(*rest)
-builtins.open = opening"""
+        tell = prelude(tell_what_is_opened)
         self.assertEqual(self.launch(first=tell).end(), 0)  # Ctrl-C while it waits
         bs = self.launch(first=tell, constants={"LOG_BYTES": 10})
         bs.expect_line("opening")
@@ -1134,14 +1258,7 @@ class Addresses(Scene):
                 bs.expect_line(f"Réponse envoyée au client {host} :")
 
     def test_windows_option_against_a_second_server_is_taken_where_it_is(self):
-        bs = self.serve(first="""
-import socket
-socket.SO_EXCLUSIVEADDRUSE = socket.SO_KEEPALIVE
-class Windows(socket.socket):
-    def setsockopt(self, level, option, value):
-        print("option", option, file=sys.stderr)
-        super().setsockopt(level, option, value)
-socket.socket = Windows""")
+        bs = self.serve(first=prelude(have_an_exclusive_option))
         self.assertTrue(bs.matching(f"option {socket.SO_KEEPALIVE}"))
         self.assertFalse([line for line in bs.lines if line == f"option {socket.SO_REUSEADDR}"])
 
@@ -1377,15 +1494,9 @@ class ClientConnects(Scene):
 
     def test_a_connection_to_itself_is_none(self):
         port = free_port()
-        self.assertEqual(self.client("-p", str(port), "meo", first="""
-import socket
-def itself(address, timeout):
-    connection = socket.socket()
-    connection.bind(address)
-    connection.connect(address)
-    return connection
-socket.create_connection = itself"""), (1, "", self.refused("127.0.0.1", port) + (
-            "\nCause : Personne n'écoute là : le client s'est connecté à lui-même.\n")))
+        ended = self.client("-p", str(port), "meo", first=prelude(connect_to_itself))
+        self.assertEqual(ended, (1, "", self.refused("127.0.0.1", port) + "\nCause : "
+                                 "Personne n'écoute là : le client s'est connecté à lui-même.\n"))
 
 
 class ClientReceives(Scene):
@@ -1403,14 +1514,8 @@ class ClientReceives(Scene):
 
     def test_the_kernels_timeout_is_told_in_the_kernels_words(self):
         lost = os.strerror(errno.ETIMEDOUT)
-        ended = self.ask(self.fake(stay), "meo", first=f"""
-import socket
-class Lost(socket.socket):
-    def recv(self, *args):
-        if self.gettimeout():
-            raise TimeoutError({errno.ETIMEDOUT}, "{lost}")
-        raise BlockingIOError
-socket.socket = Lost""")
+        ended = self.ask(self.fake(stay), "meo",
+                         first=prelude(lose_the_connection, errno.ETIMEDOUT, lost))
         self.assertEqual(ended, (1, "", trouble(f"{lost}.")))
 
     def test_a_server_that_drips_exits_1_after_the_timeout(self):
@@ -1521,33 +1626,12 @@ class ClientLog(Scene):
 class Hosts(Scene):
     """What only makes things better is done without where it is missing."""
 
-    # No option, no flag, no IPv4, no codec for names, no file to be read back, no /dev/null
-    bare = f"""
-import builtins, socket, sys
-sys.modules["encodings.idna"] = None
-class Bare(socket.socket):
-    def __init__(self, family=socket.AF_INET, *rest, **names):
-        if family == socket.AF_INET and {has_ipv6()}:
-            raise OSError({errno.EAFNOSUPPORT}, "no IPv4")
-        super().__init__(family, *rest, **names)
-    def setsockopt(self, *rest):
-        raise OSError({errno.EOPNOTSUPP}, "no option")
-    def send(self, data, flags=0):
-        if flags:
-            raise OSError({errno.EOPNOTSUPP}, "no flag")
-        return super().send(data)
-socket.socket, stock = Bare, builtins.open
-def bare_open(path, mode="r", *rest, **names):
-    if mode == "a+b" or path == "/dev/null":
-        raise PermissionError({errno.EACCES}, "no such file")
-    return stock(path, mode, *rest, **names)
-builtins.open = bare_open"""
-
     def test_both_scripts_do_without_all_that_only_makes_things_better(self):
-        ip = "::1" if has_ipv6() else "127.0.0.1"
-        bs = self.serve("-l", ip, first=self.bare)
+        ip, missing = ("::1", "AF_INET") if has_ipv6() else ("127.0.0.1", "AF_INET6")
+        bare = prelude(have_nothing_more_than_needed, int(getattr(socket, missing)))
+        bs = self.serve("-l", ip, first=bare)
         for message, reply in (("waf", WAF), ("meo", MEO)):
-            ended = self.client("-H", ip, "-p", str(bs.port), message, first=self.bare)
+            ended = self.client("-H", ip, "-p", str(bs.port), message, first=bare)
             self.assertEqual((ended.code, ended.text.splitlines()[1:], ended.console),
                              (0, answered(reply).splitlines(), ""))
         bs.expect_line("Réponse envoyée", 2)
@@ -1563,13 +1647,7 @@ builtins.open = bare_open"""
         bs.expect_line(r'a envoyé "\x1b waf".')
 
     def test_a_listening_socket_that_the_system_takes_away_ends_the_server_with_4(self):
-        bs = self.serve(first="""
-import signal, socket
-class Taken(socket.socket):
-    def listen(self, *rest):
-        super().listen(*rest)
-        signal.signal(signal.SIGUSR1, lambda *_: self.shutdown(socket.SHUT_RDWR))
-socket.socket = Taken""")
+        bs = self.serve(first=prelude(take_the_listener_away))
         bs.exchange()
         self.assertEqual(bs.end(signal.SIGUSR1), 4)
         gone = f"ERROR Le serveur ne peut plus écouter : {os.strerror(errno.EINVAL)}."
@@ -1577,22 +1655,13 @@ socket.socket = Taken""")
         self.assertEqual(self.kept(), bs.lines)
 
     def test_where_input_is_the_programs_own_it_asks(self):
-        asks = """
-import builtins, io, sys
-sys.stdin = io.StringIO("")
-def own(prompt):
-    print("own", prompt)
-    {}
-builtins.input = own"""
-        for does, sent, ended in (
-                ("return 'un meo'", b"un meo\n", (0, answered("ok"), "")),
-                ("return 'bonjour'", b"", (1, "", NO_WORD)),
-                ("raise EOFError", b"", (1, "", trouble("Rien n'a été saisi."))),
-                ("raise NotImplementedError", b"", (1, "", trouble("Rien n'a été saisi.")))):
+        nothing = trouble("Rien n'a été saisi.")
+        for answer, sent, code, text, console in (
+                ("un meo", b"un meo\n", 0, answered("ok"), ""), ("bonjour", b"", 1, "", NO_WORD),
+                ("EOFError", b"", 1, "", nothing), ("NotImplementedError", b"", 1, "", nothing)):
             fake = self.fake(hear, b"ok")
-            code, text, console = self.ask(fake, first=asks.format(does))
-            self.assertEqual((code, text, console), (ended[0], f"own {QUESTION}\n" + ended[1],
-                                                     ended[2]))
+            self.assertEqual(self.ask(fake, first=prelude(ask_as_a_notebook, answer)),
+                             (code, f"own {QUESTION}\n{text}", console))
             self.assertEqual(fake.heard, [sent])
 
     @unittest.skipUnless(shutil.which("make"), "no make")
