@@ -396,7 +396,7 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
         self.failure = None  # of the backup
         self.warned = False
         self.spare = attempt(open, NULL)  # a descriptor for the backup: clients may have all others
-        if self.ours and attempt(self.newest, 1) not in (None, b"", b"\n"):
+        if attempt(self.newest, 1) not in (None, b"", b"\n"):  # None: it cannot be read back
             attempt(self.stream.write, b"\n")  # ends the line that a killed run has left half done
 
     def _open(self):
@@ -535,7 +535,7 @@ class Log:
 class Parser(argparse.ArgumentParser):
     """An argparse parser that prints in any locale, and to nobody where nobody reads."""
 
-    def _print_message(self, message: str, file=None) -> None:
+    def _print_message(self, message: str, file) -> None:
         """Print `message` on `file`, as argparse asks: None where a standard stream is closed."""
         attempt(say, message, file)
 

@@ -62,7 +62,7 @@ PORT = 13337  # the lab's
 PORT_MAX = 65535
 PRIVILEGED_MAX = 1024  # as the notes count; the kernel's privileged ports end at 1023
 BACKLOG = 65535  # connections that the kernel queues; each system cuts it to its own limit
-IPPROTO_IPV6 = getattr(socket, "IPPROTO_IPV6", 41)  # Windows has none before Python 3.8
+IPPROTO_IPV6 = 41  # everywhere (IANA); on Windows `socket` has no name for it before Python 3.8
 IPV4_MAPPED = re.compile(r"^::ffff:(?=\d+\.)")  # an IPv4 peer of an IPv6 socket: ipv6(7)
 
 # The log
@@ -368,7 +368,7 @@ class Server:
         self.alone_since = 0.0  # when the last client was here, or the log last said that none is
         self.failure = None  # of accept(2), that the log has not said yet
         self.let_go = []  # the addresses of those let go that the log has not said yet
-        self.warned = -WARN_EVERY  # when the log last said either, in the clock's seconds
+        self.warned = 0.0  # when the log last had occasion to say either, in the clock's seconds
         # To which nothing ever comes; made now, since later no descriptor may be left
         self.idle = socket.socket(listener.family, socket.SOCK_DGRAM)
         if not self.has_descriptor():
@@ -487,12 +487,12 @@ class Server:
         elif now - self.alone_since >= LONELY:
             self.log.warning("Aucun client depuis plus de une minute.")
             self.alone_since = now
-        if (self.failure or self.let_go) and now - self.warned >= WARN_EVERY:
+        if now - self.warned >= WARN_EVERY:
             self.warn()
             self.warned = now
 
     def warn(self) -> None:
-        """Say why accept(2) failed and how many were let go since this was last said."""
+        """Say why accept(2) failed and how many were let go, if so, since this was last said."""
         if self.failure:
             self.log.warning("Impossible d'accepter un client : %s", self.failure)
         if self.let_go:
@@ -548,8 +548,8 @@ def listen(ip: str, port: int) -> socket.socket:
         attempt(listener.setsockopt, socket.SOL_SOCKET, option, 1)
         # Urgent bytes (telnet's interrupt) are bytes of the message: RFC 6093, section 5
         attempt(listener.setsockopt, socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-        if family == socket.AF_INET6:  # or "::" is IPv6 alone, as it always is on OpenBSD: ipv6(7)
-            attempt(listener.setsockopt, IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        # Or "::" is IPv6 alone, as it always is on OpenBSD: ipv6(7). IPv4 has no such option
+        attempt(listener.setsockopt, IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.bind((host, *info[0][4][1:]))  # the port; of IPv6 the flow and the interface too
         listener.listen(BACKLOG)
     except OSError as error:
@@ -688,7 +688,7 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
         self.failure = None  # of the backup
         self.warned = False
         self.spare = attempt(open, NULL)  # a descriptor for the backup: clients may have all others
-        if self.ours and attempt(self.newest, 1) not in (None, b"", b"\n"):
+        if attempt(self.newest, 1) not in (None, b"", b"\n"):  # None: it cannot be read back
             attempt(self.stream.write, b"\n")  # ends the line that a killed run has left half done
 
     def _open(self):
@@ -827,7 +827,7 @@ class Log:
 class Parser(argparse.ArgumentParser):
     """An argparse parser that prints in any locale, and to nobody where nobody reads."""
 
-    def _print_message(self, message: str, file=None) -> None:
+    def _print_message(self, message: str, file) -> None:
         """Print `message` on `file`, as argparse asks: None where a standard stream is closed."""
         attempt(say, message, file)
 

@@ -27,6 +27,7 @@ import contextlib
 import errno
 import importlib
 import inspect
+import io
 import logging.handlers
 import os
 import pty
@@ -454,6 +455,20 @@ def have_an_exclusive_option():
     socket.SO_EXCLUSIVEADDRUSE, socket.socket = socket.SO_KEEPALIVE, Windows
 
 
+def keep_ipv6_apart():
+    """Have IPv6 sockets that are IPv6 alone, as OpenBSD has, and as little a name for it as Windows
+    before Python 3.8."""
+    import socket
+
+    class Apart(socket.socket):
+        def __init__(self, family=socket.AF_INET, *rest, **names):
+            super().__init__(family, *rest, **names)
+            if family == socket.AF_INET6 and "fileno" not in names:
+                self.setsockopt(41, socket.IPV6_V6ONLY, 1)
+    del socket.IPPROTO_IPV6
+    socket.socket = Apart
+
+
 def connect_to_itself():
     """Have the kernel give a connection the very port that it connects to."""
     import socket
@@ -750,11 +765,15 @@ class CommandLines(Scene):
                client: ("Client bs : envoie un message", "--host HÔTE",
                         "(défaut : 127.0.0.1)", "--timeout SECONDES",
                         "(défaut : 10)", "'waf' ou 'meo'", "-v, --verbosity montre aussi")}
+        usage = {server: "[-h] [-p PORT] [-l ADRESSE] [--log-file FICHIER] [-v] [--version]",
+                 client: "[-h] [-H HÔTE] [-p PORT] [-t SECONDES] [--log-file FICHIER] [-v] "
+                         "[--version] [message]"}
         for script, said in own.items():
             name = script.__name__
             code, text, _ = run(command(name, ["--help"]), self.folder, COLUMNS="80")
             self.assertEqual((code, text.split(" [")[0]), (0, f"usage: {name}.py"))
             self.assertLessEqual(max(map(len, text.splitlines())), 80)
+            self.assertIn(usage[script], " ".join(text.split()))
             for phrase in (*both, *said, *script.LOG_FILES):
                 self.assertRegex(" ".join(text.split()), re.escape(phrase) + r"(?!\w)")
 
@@ -836,7 +855,8 @@ class ServerExits(Scene):
             "server", [["-l", ip] for ip in (
                 "", "*", "1.2.3", "127.1", "2130706433", "0x7f.0.0.1", "256.0.0.1", "1.2.3.4.5",
                 "1.2.3.4 ", "\u200b127.0.0.1", "１２７.0.0.1", "::１", "[127.0.0.1]", "[::1", "[]",
-                ":::1", "::g", "::1/64", "::1\u200b", "%lo", "localhost", "a" * 99, "\033[31m")],
+                ":::1", "::g", "\udcff", "::1/64", "::1\u200b", "%lo", "localhost", "a" * 99,
+                "\033[31m")],
             3, lambda ip: f"ERROR L'adresse spécifiée {client.printable(ip)} n'est pas une adresse "
                           "IP valide.")
         self.assertEqual(os.listdir(self.folder), [])
@@ -925,10 +945,11 @@ class ServerLog(Scene):
         self.assertEqual(bs.messages()[1], "WARN Aucun journal ne peut être ouvert : "
                                            "la console seule reçoit les lignes.")
         self.assertEqual(os.listdir(self.folder), [])
-        bs = self.serve(log_file="", constants={"LOG_FILES": ("no/x", "bs_server.log")})
-        bs.end()
-        self.assertEqual(bs.messages()[1], f"INFO Journal : {self.log_file}")
-        self.assertEqual(self.kept(), bs.lines)
+        for files in (("no/x", "bs_server.log"), ("bs_server.log", "no/x")):
+            bs = self.serve(log_file="", constants={"LOG_FILES": files})
+            bs.end()
+            self.assertEqual(bs.messages()[1], f"INFO Journal : {self.log_file}")
+            self.assertEqual(self.kept()[-len(bs.lines):], bs.lines)
 
     def test_a_terminal_sees_the_levels_in_colour_but_on_windows_and_the_file_does_not(self):
         windows = "import argparse, logging.handlers, socket; sys.platform = 'win32'"
@@ -939,8 +960,8 @@ class ServerLog(Scene):
             terminal.popen.send_signal(signal.SIGINT)
             code, screen = terminal.end()
             self.assertEqual(code, 0)
-            self.assertRegex(screen, r"\d " + line.format(7, "INFO") + " Le serveur tourne")
-            self.assertRegex(screen, r"\d " + line.format(3, "WARN") + " Aucun client")
+            self.assertRegex(screen, DATE + line.format(7, "INFO") + " Le serveur tourne")
+            self.assertRegex(screen, DATE + line.format(3, "WARN") + " Aucun client")
             self.assertEqual("\x1b" in screen, not first)
         self.assertNotIn("\x1b", self.read(os.path.join(self.folder, "log")))
 
@@ -1069,8 +1090,11 @@ class LogGoesOn(Scene):
         with open(self.log_file, encoding="utf-8") as reader:
             bs.expect_line("Le serveur tourne sur")
             bs.exchange()
-            bs.end()
-            self.assertEqual(reader.read().splitlines(), bs.lines[-6:])
+            self.wait_for(lambda: select.select([reader], [], [], 0)[0])
+        bs.exchange()  # nobody reads any more
+        bs.expect_line(f"WARN Le journal {self.log_file} ne fonctionne plus : "
+                       f"{os.strerror(errno.EPIPE)}.")
+        bs.end()
 
     def test_a_console_that_nobody_reads_any_more(self):
         reader, writer = os.pipe()
@@ -1186,6 +1210,8 @@ class NobodyWaits(Scene):
             if bs.popen.returncode:
                 self.assertEqual(len(bs.messages("ERROR Impossible d")), len(bs.lines), bs.lines)
         self.assertEqual(ends | {5}, {0, 4, 5})
+        nobody = "ERROR Impossible de démarrer : Aucun descripteur ne reste pour un client."
+        self.assertIn([nobody], [bs.lines for bs in started])
 
     def test_it_sleeps_while_nobody_is_there(self):
         bs = self.serve(constants={"SLEEP": NEVER})
@@ -1249,8 +1275,7 @@ class Addresses(Scene):
 
     @unittest.skipUnless(has_ipv6(), "no ::1")
     def test_one_socket_serves_both_and_logs_ipv4_as_ipv4(self):
-        # Windows has no such name before Python 3.8
-        for first in ("", "import socket; del socket.IPPROTO_IPV6"):
+        for first in ("", prelude(keep_ipv6_apart)):
             bs = self.serve("-l", "::", first=first)
             for host in ("::1", "127.0.0.1"):
                 bs.connect(host).send(b"meo\n").expect(MEO)
@@ -1603,17 +1628,36 @@ class ClientLog(Scene):
                 os.remove(self.client_log)
 
     def test_the_log_and_its_backup_hold_10000_bytes_each_whatever_is_said(self):
-        for size in (0, 9700, 9990, 10000):  # bytes of a log that is there already
-            self.write(self.client_log, "é" * (size // 2 - 1) + "\n")
+        first_line = 20 + len("INFO Connexion réussie à 127.0.0.1:12345.\n".encode())
+        for size in (0, 9700, 9990, 10000, 10000 - first_line):  # bytes of a log that is there
+            self.write(self.client_log, "x" * (size - 1) + "\n" if size else "")
             self.ask(self.fake(hear, b"\xff" * 70000), "meo" + "é" * 500)
             for name in (self.client_log, self.client_log + ".1"):
                 if os.path.exists(name):
                     self.assertLessEqual(os.path.getsize(name), 10000, size)
             last = self.read(self.client_log).splitlines()[-1]
             self.assertRegex(last, r'Réponse reçue du serveur 127.0.0.1 : "(\\xff){2000}… \(cou')
-        self.client("-p", "2000", "-H", "x" * 20000, "meo")
-        self.assertRegex(self.read(self.client_log + ".1"), "x… \\(coupé\\)\n$")
-        self.assertEqual(os.path.getsize(self.client_log + ".1"), 10000)
+        self.assertEqual(os.path.getsize(self.client_log + ".1"), 10000)  # the first line fits
+
+    def test_a_line_longer_than_the_file_is_cut_between_letters_and_only_then(self):
+        sentence = "ERROR Impossible de se connecter au serveur  sur le port 2000.\n"
+        room = 10000 - 20 - len(sentence)
+        for longer, end in ((0, " 2000."), (1, "… (coupé)"), (100, "é… (coupé)"),
+                            (101, "é… (coupé)")):
+            self.write(self.client_log, "")
+            host = "x" * ((room + longer) % 2) + "é" * ((room + longer) // 2)
+            self.client("-p", "2000", "-H", host, "meo")
+            line = self.read(self.client_log + ".1")  # the line of the cause came after it
+            self.assertRegex(line, f"^{DATE}ERROR Impossible")
+            self.assertTrue(line.endswith(f"{end}\n"), line[-30:])
+            self.assertIn(len(line.encode("utf-8")), (9999, 10000))
+
+    def test_a_pipe_that_is_full_and_does_not_wait_is_a_failure(self):
+        journal = server.Journal(self.log_file)
+        self.addCleanup(journal.close)
+        self.addCleanup(journal.stream.close)
+        journal.ours, journal.stream = False, unittest.mock.Mock(write=lambda data: None)
+        self.assertRaisesRegex(OSError, "Personne ne lit", journal.write, "x")
 
     def test_a_log_that_fails_is_no_concern_of_the_users(self):
         self.assertEqual(self.ask(self.fake(hear, b"ok"), "meo", "--log-file", "/dev/full"),
@@ -1629,14 +1673,16 @@ class Hosts(Scene):
     def test_both_scripts_do_without_all_that_only_makes_things_better(self):
         ip, missing = ("::1", "AF_INET") if has_ipv6() else ("127.0.0.1", "AF_INET6")
         bare = prelude(have_nothing_more_than_needed, int(getattr(socket, missing)))
-        bs = self.serve("-l", ip, first=bare)
+        bs = self.serve("-l", ip, first=bare, constants={"LOG_BYTES": 300})
         for message, reply in (("waf", WAF), ("meo", MEO)):
             ended = self.client("-H", ip, "-p", str(bs.port), message, first=bare)
             self.assertEqual((ended.code, ended.text.splitlines()[1:], ended.console),
                              (0, answered(reply).splitlines(), ""))
         bs.expect_line("Réponse envoyée", 2)
         bs.end()
-        self.assertEqual(self.kept(), bs.lines)
+        self.assertEqual(self.kept(), bs.lines[-len(self.kept()):])
+        self.assertEqual(len(bs.messages("WARN La sauvegarde ")), 1)  # the file cannot be read back
+        self.assertEqual(len(bs.lines), 2 + 2 * 3 + 1 + 1)
         self.assertEqual(len(self.kept(self.client_log)), 2 * 3)
 
     def test_a_character_is_escaped_where_no_descriptor_is_left_to_load_a_codec(self):
@@ -1793,13 +1839,15 @@ except SystemExit as end:
             self.assertRegex(ended.console, "(?s)^.+\nalive\n$")
 
     def test_a_standard_error_of_the_programs_own_is_neither_a_traceback_nor_closed(self):
-        for stream in ("io.StringIO()", "io.TextIOWrapper(io.BytesIO(), 'ascii')",
+        for stream in ("io.StringIO()", "io.TextIOWrapper(io.BytesIO(), 'ascii')", "closed",
                        "type('Own', (), {'write': lambda *_: None, 'flush': lambda _: None})()"):
             then = f"""
 import io
+closed = io.StringIO()
+closed.close()
 sys.stderr = {stream}
 code = client.main()
-print("alive", file=sys.stderr)
+sys.stderr is closed or print("alive", file=sys.stderr)
 print(code)"""
             for message, end in (("é meo", answered("ok") + "0\n"), ("é", "1\n")):
                 fake = self.fake(hear, b"ok")
@@ -1807,6 +1855,16 @@ print(code)"""
                                                message], then=then), self.folder)
                 self.assertEqual((ended.code, ended.text.endswith(end), ended.console),
                                  (0, True, ""), (stream, ended.text))
+
+    def test_a_stream_shows_what_it_can_encode_and_the_rest_as_escapes(self):
+        latin = io.TextIOWrapper(io.BytesIO(), "latin-1")
+        own = unittest.mock.Mock(spec=["write", "flush"])
+        own.write.side_effect = lambda text: text.encode("ascii")
+        for script in (server, client):
+            script.say("é€", latin)
+            script.say("é", own)
+        self.assertEqual(latin.buffer.getvalue(), b"\xe9\\u20ac" * 2)
+        own.write.assert_called_with("\\xe9")
 
     three_calls = """
 import io, logging

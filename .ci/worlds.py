@@ -383,18 +383,26 @@ class Turns(unittest.TestCase):
         self.assertEqual(set(waiting.take_round(FOREVER)), set(hosts[-1]))
 
     def test_a_newcomer_is_looked_at_each_time_its_age_has_doubled(self):
-        waiting, ages, now = server.Waiting(), [], 5.0
+        waiting, ages, now = server.Waiting(), [], 0.0
         waiting.add(Waiter(1), now)
         while waiting.newcomers:
             self.assertLess(len(ages), 6)
             self.assertEqual(waiting.take_newcomers(now), [])  # not before, nor twice
             now += waiting.until_next(now)
-            ages += [now - 5.0] * len(waiting.take_newcomers(now))
+            ages += [now] * len(waiting.take_newcomers(now))
         for age, expected in zip(ages, (0.001, 0.002, 0.004, 0.008, 0.016)):
             self.assertAlmostEqual(age, expected)
         self.assertEqual(len(ages), 5)
         self.assertEqual(len(waiting.take_round(now)), 1)  # and from then on it has its turn
         self.assertAlmostEqual(waiting.until_next(now), ROUND)
+
+    def test_hosts_of_newcomers_alone_take_no_turn_in_a_round(self):
+        waiting, patient = server.Waiting(), Waiter("patient")
+        for number in range(300):
+            waiting.add(Waiter(number), 5.0)
+        waiting.add(patient, 4.0)
+        waiting.take_newcomers(5.0)
+        self.assertEqual(waiting.take_round(5.0), [patient])
 
     @each_seed
     def test_nobody_is_looked_at_twice_in_one_pass(self, seed):
@@ -521,7 +529,8 @@ class World:
     # The listener
 
     def settimeout(self, timeout):
-        """Do as a socket."""
+        """Do as a socket; on Windows a Ctrl-C waits for the end of a wait."""
+        assert timeout <= 1
         self.timeout = timeout
 
     def getsockopt(self, level, option):
@@ -568,8 +577,10 @@ class World:
             raise self.errors.pop(0)[1]
         who = self.queue.pop()
         who.accepted = self.now
+        if len(self.here) > self.waiting_max:
+            self.faults.append(f"no more wait than may: {who}")
         self.here[who] = None
-        return who, (who.ip, 1)
+        return who, (who.ip, 1) if who.ip != "inconnu" else ""
 
     # What happens
 
@@ -671,10 +682,18 @@ class Loops(unittest.TestCase):
     def test_what_has_been_said_is_answered_before_one_is_let_go(self):
         world = World(waiting_max=20)
         said = [world.client(1.0, (1.00001, b"waf\n"), ip="192.0.2.1") for _ in range(20)]
-        for _ in range(20):
+        for _ in range(60):
             world.client(2.00002, ip="192.0.2.1")
         world.run(10)
         self.assertEqual([who.replies for who in said], [[WAF.encode()]] * 20)
+        self.assertLess(world.warned("Trop")[0][0], 3.1)
+
+    def test_who_comes_without_an_address_is_served(self):  # macOS: accept(2) of who has left
+        world = World()
+        who = world.client(1.0, (0.0, b"waf\n"), ip="inconnu")
+        world.run(10)
+        self.assertEqual(who.replies, [WAF.encode()])
+        self.assertIn("Un client inconnu s'est connecté.", [text for _, _, text in world.lines])
 
     def test_only_a_lack_of_descriptors_costs_anybody_a_place(self):
         for error in (ConnectionResetError(104, "reset"), ConnectionAbortedError(103, "gone"),
@@ -720,9 +739,16 @@ class Loops(unittest.TestCase):
     def test_nobody_stays_longer_than_five_minutes_and_that_is_one_warning(self):
         for script in ([], [(at / 10, b"a") for at in range(9000)],
                        [(0.0, b"waf\n"), *[(at * 1.9, b"x") for at in range(1, 200)]]):
-            world = World()
+            world, kept = World(), []
+
+            class Kept(server.Client):
+                def __init__(self, *args, kept=kept):
+                    super().__init__(*args)
+                    kept.append(self)  # who is only forgotten would not be hung up on
+
             who = world.client(1.0, *script, leaves=None, ip="192.0.2.1")
-            world.run(350)
+            with unittest.mock.patch.object(server, "Client", Kept):
+                world.run(350)
             self.assertAlmostEqual(who.closed, 301, delta=2 * ROUND)
             self.assertEqual(world.warned("Le client"), [
                 (who.closed, "Le client 192.0.2.1 tarde trop : connexion fermée.")])
