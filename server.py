@@ -740,8 +740,11 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
             self.spare.close()
         try:
             newest = self.newest(self.maxBytes)
-            # Written over and cut: ext4 writes out at once what was emptied first (see _open)
-            with attempt(open, self.backup, "r+b") or open(self.backup, "wb") as backup:
+            try:
+                backup = open(self.backup, "r+b")
+            except FileNotFoundError:
+                backup = open(self.backup, "wb")
+            with backup:  # written over, then cut: ext4 writes out what was emptied (see _open)
                 backup.write(newest)
                 backup.truncate()
         except OSError as error:
