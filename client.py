@@ -57,7 +57,7 @@ def check_message(message: str) -> str:
     """
     if not isinstance(message, str):  # the notes' check: here all that is typed is a str
         raise TypeError("Le message doit être une chaîne de caractères.")
-    if len(encode(message)) > MESSAGE_MAX:  # first: of what is typed only so much is read
+    if len(encode(message)) > MESSAGE_MAX:  # first: the word may be in what ask() did not read
         raise ValueError(f"Le message ne doit pas dépasser {MESSAGE_MAX} octets en UTF-8.")
     if re.search(r"[\r\n]", message):
         raise ValueError("Le message ne doit pas contenir de retour à la ligne.")
@@ -82,11 +82,8 @@ def name_of(host: str) -> bytes:
     if ":" in bare:
         return name  # an IPv6 address; what stands behind a % is an interface, and no host name
     if max(name, default=0) > 127:  # not ASCII: only then, since the codec takes a while to load
-        try:
-            # Without "xn--" it was ASCII in disguise: full-width digits
-            name, rule = bare.encode("idna"), rb"(?=.*xn--)" + rule
-        except UnicodeError:
-            name = b""
+        # Without "xn--" it was ASCII in disguise: full-width digits
+        name, rule = attempt(bare.encode, "idna") or name, rb"(?=.*xn--)" + rule
     if not re.match(rule, name):
         raise ValueError("Ce n'est ni un nom ni une adresse.")
     return name
@@ -128,7 +125,7 @@ def ask() -> str:
         try:
             return input(QUESTION)
         except (EOFError, NotImplementedError):  # a notebook that runs by itself has nobody to ask
-            raise ValueError("Rien n'a été saisi.") from None
+            raise ValueError("Rien n'a été saisi.")
     # Where somebody can read it: `client.py >reply.txt` is asked on standard error
     console = sys.stderr if is_terminal(sys.stderr) and not is_terminal(sys.stdout) else sys.stdout
     say(QUESTION, console)
@@ -137,7 +134,7 @@ def ask() -> str:
     try:
         line = sys.stdin.readline(MESSAGE_MAX + 2)  # the newline, and one that is too many
     except UnicodeDecodeError as error:
-        raise ValueError(f"La saisie n'est pas du texte en {error.encoding}.") from None
+        raise ValueError(f"La saisie n'est pas du texte en {error.encoding}.")
     if not line.endswith("\n"):
         say("\n", console)  # nobody has pressed Enter (Ctrl-D), or it is too long
     if not line:
@@ -146,7 +143,7 @@ def ask() -> str:
 
 
 def overhear(connection: socket.socket, said: bytearray) -> None:
-    """Add to `said` what the server has said unasked: a greeting, or why it leaves.
+    """Add to `said` what the server has said unasked by now: a greeting, or why it leaves.
 
     Raises OSError if it has left.
     """
@@ -161,14 +158,13 @@ def overhear(connection: socket.socket, said: bytearray) -> None:
         said += data
 
 
-def send(connection: socket.socket, message: str, timeout: float) -> None:
+def send(connection: socket.socket, message: str) -> None:
     """Send `message`, and the newline that ends it. Raises OSError if that fails.
 
     Where the newline would be the byte that no server of this family reads, it stays here: to
     close with a byte unread resets the connection (RFC 1122, 4.2.2.13).
     """
-    connection.settimeout(timeout)
-    connection.sendall((encode(message) + b"\n")[:MESSAGE_MAX])
+    connection.sendall((encode(message) + b"\n")[:MESSAGE_MAX])  # it fits any send buffer: no wait
 
 
 def receive(connection: socket.socket, timeout: float, reply: bytearray) -> None:
@@ -186,7 +182,7 @@ def receive(connection: socket.socket, timeout: float, reply: bytearray) -> None
                 raise OSError(CLOSED)
     except OSError as error:
         if reply:
-            raise OSError(f"La réponse est peut-être incomplète : {reason(error)}") from None
+            raise OSError(f"La réponse est peut-être incomplète : {reason(error)}")
         raise
     done = "fini de répondre" if reply else "répondu"
     raise OSError(f"Le serveur n'a pas {done} en {timeout:g} s.")
@@ -253,7 +249,7 @@ def exchange(args: argparse.Namespace, log: logging.Logger) -> None:
             if said:
                 log.info('Le serveur %s a dit : "%s".', ip, shown(said))
                 say(f"Le serveur a dit : {shown(said)}\n", sys.stdout)
-        send(connection, message, args.timeout)
+        send(connection, message)
         log.info('Message envoyé au serveur %s : "%s".', ip, printable(message))
         try:
             receive(connection, args.timeout, reply)
@@ -367,7 +363,7 @@ class Output:
 
     A stock handler takes two locks a line, which one thread does not need, and shows a traceback a
     line when it fails. This one writes the line at once; if that fails, it falls silent for good,
-    the other output says why, and the service goes on.
+    the other output, if there is one, says why, and the service goes on.
     """
 
     def handle(self, record: logging.LogRecord) -> None:
@@ -381,7 +377,7 @@ class Output:
 
 
 class Journal(Output, logging.handlers.RotatingFileHandler):
-    """The log file; neither it nor its backup grows past LOG_BYTES.
+    """The log file; where it is ours to empty, neither it nor its backup grows past LOG_BYTES.
 
     Stock rotation renames the file. That is refused where another program has it open (Windows),
     or where the file was given to us and not its folder, and replaces a link by a file. This one
@@ -404,8 +400,8 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
 
         It is opened twice. The first time only to write, as any file may be that was given to us: a
         pipe opened to be read too would have us as its reader. The second time, if it is ours to
-        empty, to be read back too: by a handle of its own, since ext4 writes a file out when any
-        handle on it is closed after it was emptied, which takes longer than all the rest.
+        empty, to be read back too by the handle that stays: ext4 writes a file out when any handle
+        on it is closed after it was emptied, which takes longer than all the rest.
         """
         file = open(self.baseFilename, "ab", 0)
         self.ours = file.seekable() and not EVERYBODYS.match(self.baseFilename)
@@ -440,9 +436,9 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
                                                 printable(self.backup), reason(self.failure))
 
     def doRollover(self) -> None:
-        """Copy the newest bytes to the backup and empty the file. Raises OSError if it fails.
+        """Copy the newest bytes to the backup, and empty the file even if that fails.
 
-        Ctrl-C in the middle at worst has the backup written twice.
+        Raises OSError if it cannot be emptied. Ctrl-C at worst has the backup written twice.
         """
         if self.spare:
             self.spare.close()
@@ -555,7 +551,7 @@ def seconds(text: str) -> float:
         value = 0.0
     if not 0.0 < value <= TIMEOUT_MAX:  # false for a NaN too
         raise argparse.ArgumentTypeError(
-            f"un nombre de secondes, comme 2.5, plus grand que 0 et au plus {TIMEOUT_MAX:.0f}")
+            f"doit être un nombre, comme 2.5, supérieur à 0 et au plus {TIMEOUT_MAX:.0f} (un jour)")
     return value
 
 
@@ -571,18 +567,18 @@ def parse(argv: "list | None") -> argparse.Namespace:
     add("-p", "--port", type=int, default=PORT, metavar="PORT",
         help=f"port du serveur, de 0 à {PORT_MAX} (défaut : %(default)s)")
     add("-t", "--timeout", type=seconds, default=TIMEOUT, metavar="SECONDES",
-        help="attente de la connexion, puis de toute la réponse, comme 2.5 ; plus de 0, un jour "
-             f"({TIMEOUT_MAX:.0f}) au plus (défaut : %(default)g)")
+        help="délai pour se connecter, puis pour toute la réponse, par exemple 2.5 ; supérieur à "
+             f"0, au plus {TIMEOUT_MAX:.0f}, un jour (défaut : %(default)g)")
     add("--log-file", metavar="FICHIER",
         help="journal (défaut : {}, sinon {} dans le dossier courant)".format(*LOG_FILES))
     add("-v", "--verbosity", action="store_true",
-        help="montre aussi le journal sur la console, avec la cause de chaque échec")
+        help="montre aussi le journal sur la console, avec la cause pour chaque adresse essayée")
     add("--version", action="version", version=f"%(prog)s {VERSION}",
         help="affiche la version et termine")
     parser.add_argument_group("message").add_argument(
         "message", nargs="?",
-        help="à envoyer, entre guillemets s'il a plusieurs mots ; doit contenir 'waf' ou 'meo', en "
-             "minuscules (si absent, il est demandé)")
+        help="à envoyer, entre guillemets s'il compte plusieurs mots ; doit contenir 'waf' ou "
+             "'meo', en minuscules (si absent, il est demandé)")
     args = parser.parse_args(argv)
     if not 0 <= args.port <= PORT_MAX:
         refuse(f"Le port spécifié n'est pas un port possible (de 0 à {PORT_MAX}).", 1)

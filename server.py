@@ -156,7 +156,7 @@ def receive(connection: socket.socket):
 
 
 def read(connection: socket.socket, silence: float):
-    """Return the bytes that come next, none at the end of the stream; None after `silence` seconds.
+    """Return the bytes that come next, b"" at the end of the stream; None after `silence` seconds.
 
     A generator as `exchange`. A silence begins with the next look after the last byte: the time of
     the look that read it may be older than the byte. Raises OSError if the client resets the
@@ -251,8 +251,9 @@ class Waiting:
         self.came = {}  # client: when it came (seconds), the oldest first
         self.newcomers = {}  # client: when its next look is due (seconds)
         self.groups = {}  # host: its Group, in the order of the hosts' turns
-        self.at_least = [{}]  # count: the Groups of so many clients or more; to search all of them
-        # for the largest, each time one is let go, would saturate a core
+        # [count]: the Groups of so many clients or more. To search all of them for the largest,
+        # each time one is let go, would saturate a core
+        self.at_least = [{}]
         self.next_round = 0.0  # seconds
 
     def add(self, client: Client, now: float) -> None:
@@ -286,7 +287,7 @@ class Waiting:
         return min(dues) - now if dues else SLEEP
 
     def take_newcomers(self, now: float) -> list:
-        """Return, as looked at, the newcomers whose age has doubled since they last were.
+        """Return, and count as looked at, the newcomers whose age has doubled since they last were.
 
         Who is older than ROUND is no newcomer any more, and has its turn in rounds.
         """
@@ -302,7 +303,7 @@ class Waiting:
         return due
 
     def take_round(self, now: float) -> list:
-        """Return, as looked at, the clients whose turn it is, LOOKS at most; none until it is time.
+        """Return, and count as looked at, the clients whose turn it is: LOOKS at most, each ROUND.
 
         The hosts share the looks equally, and what one cannot use is the others': who has the
         fewest clients takes first, an equal part of what is left. Where there are more hosts than
@@ -373,7 +374,7 @@ class Server:
         self.idle = socket.socket(listener.family, socket.SOCK_DGRAM)
         if not self.has_descriptor():
             self.close()
-            raise OSError("Aucun descripteur ne reste pour un client.")
+            raise OSError("Il ne reste aucun descripteur pour un client.")
 
     def run(self) -> None:
         """Serve until KeyboardInterrupt. Raises OSError where the listener listens no more."""
@@ -397,15 +398,15 @@ class Server:
             if not visitor:
                 break
             self.begin(*visitor)
-            # 0.0 does not show that descriptors are lacking: where they were, each accept waits
+            # With 0.0 a lack of descriptors looks like nobody (see accept): then each accept waits
             wait = SOON if self.failure else 0.0
 
     def accept(self, wait: float) -> "tuple | None":
         """Return who comes to the door in `wait` seconds, as (socket, address); None if nobody.
 
-        Nor if none can come in. Where no descriptor is left, one who waits is let go. Any other
-        failure of accept(2) is the network's, and nobody's fault who is here. Raises OSError where
-        the listening socket listens no more.
+        None too if nobody can come in. Where no descriptor is left, one who waits is let go. Any
+        other failure of accept(2) is the network's, and nobody's fault who is here. Raises OSError
+        where the listening socket listens no more.
         """
         self.listener.settimeout(wait)
         try:
@@ -442,7 +443,7 @@ class Server:
 
     def begin(self, connection: socket.socket, address: tuple) -> None:
         """Begin the exchange of a client that was accepted; unless it is done at once, it waits."""
-        now = self.alone_since = self.clock.now  # who is done at once never waits
+        now = self.alone_since = self.clock.now  # report() sees only those who wait
         # macOS accepts a connection that is already gone, with no address at all
         ip = IPV4_MAPPED.sub("", address[0]) if address else "inconnu"
         client = Client(connection, ip, self.log)
@@ -470,7 +471,7 @@ class Server:
             self.let_go.append(client.ip)
 
     def end(self, client: Client) -> bool:
-        """Look at `client` a last time, so that a message that has come is answered, and hang up.
+        """Look at `client` a last time, so that a message that has ended is answered, and hang up.
 
         Returns True if it was not done by then.
         """
@@ -659,7 +660,7 @@ class Output:
 
     A stock handler takes two locks a line, which one thread does not need, and shows a traceback a
     line when it fails. This one writes the line at once; if that fails, it falls silent for good,
-    the other output says why, and the service goes on.
+    the other output, if there is one, says why, and the service goes on.
     """
 
     def handle(self, record: logging.LogRecord) -> None:
@@ -673,7 +674,7 @@ class Output:
 
 
 class Journal(Output, logging.handlers.RotatingFileHandler):
-    """The log file; neither it nor its backup grows past LOG_BYTES.
+    """The log file; where it is ours to empty, neither it nor its backup grows past LOG_BYTES.
 
     Stock rotation renames the file. That is refused where another program has it open (Windows),
     or where the file was given to us and not its folder, and replaces a link by a file. This one
@@ -696,8 +697,8 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
 
         It is opened twice. The first time only to write, as any file may be that was given to us: a
         pipe opened to be read too would have us as its reader. The second time, if it is ours to
-        empty, to be read back too: by a handle of its own, since ext4 writes a file out when any
-        handle on it is closed after it was emptied, which takes longer than all the rest.
+        empty, to be read back too by the handle that stays: ext4 writes a file out when any handle
+        on it is closed after it was emptied, which takes longer than all the rest.
         """
         file = open(self.baseFilename, "ab", 0)
         self.ours = file.seekable() and not EVERYBODYS.match(self.baseFilename)
@@ -732,9 +733,9 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
                                                 printable(self.backup), reason(self.failure))
 
     def doRollover(self) -> None:
-        """Copy the newest bytes to the backup and empty the file. Raises OSError if it fails.
+        """Copy the newest bytes to the backup, and empty the file even if that fails.
 
-        Ctrl-C in the middle at worst has the backup written twice.
+        Raises OSError if it cannot be emptied. Ctrl-C at worst has the backup written twice.
         """
         if self.spare:
             self.spare.close()
@@ -841,14 +842,14 @@ class Parser(argparse.ArgumentParser):
 
 def parse(argv: "list | None") -> argparse.Namespace:
     """Return the options in `argv` (None: sys.argv). Raises SystemExit on misuse."""
-    parser = Parser(description="Serveur bs : un message, une réponse, et personne n'attend.",
-                    add_help=False)
+    parser = Parser(description="Serveur bs : un message, une réponse, et aucun client n'en fait "
+                                "attendre un autre.", add_help=False)
     parser.color = False  # 3.14 colours for standard output what may be read somewhere else
     add = parser.add_argument_group("options").add_argument
     add("-h", "--help", action="help", help="affiche cette aide et termine")
     add("-p", "--port", type=int, default=PORT, metavar="PORT",
-        help=f"port d'écoute, de {PRIVILEGED_MAX + 1} à {PORT_MAX} : jusqu'à {PRIVILEGED_MAX}, un "
-             "port est dit privilégié (défaut : %(default)s)")
+        help=f"port d'écoute, de {PRIVILEGED_MAX + 1} à {PORT_MAX} ; ici, {PRIVILEGED_MAX} et "
+             "moins comptent comme privilégiés (défaut : %(default)s)")
     add("-l", "--listen", default=LISTEN, metavar="ADRESSE",
         help="adresse IPv4 ou IPv6 de cette machine où écouter (défaut : %(default)s)")
     add("--log-file", metavar="FICHIER",

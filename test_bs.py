@@ -1210,7 +1210,7 @@ class NobodyWaits(Scene):
             if bs.popen.returncode:
                 self.assertEqual(len(bs.messages("ERROR Impossible d")), len(bs.lines), bs.lines)
         self.assertEqual(ends | {5}, {0, 4, 5})
-        nobody = "ERROR Impossible de démarrer : Aucun descripteur ne reste pour un client."
+        nobody = "ERROR Impossible de démarrer : Il ne reste aucun descripteur pour un client."
         self.assertIn([nobody], [bs.lines for bs in started])
 
     def test_it_sleeps_while_nobody_is_there(self):
@@ -1532,6 +1532,13 @@ class ClientReceives(Scene):
         for steps, cause in (([hear, 0.45, b"late"], silent), ([hear], CLOSED),
                              ([hear, reset], trouble(f"{RESET}."))):
             self.assertEqual(self.ask(self.fake(*steps), "-t", "0.2", "meo"), (1, "", cause))
+
+    def test_the_seconds_are_told_as_they_were_given(self):
+        silent = unittest.mock.Mock()
+        silent.recv.side_effect = socket.timeout
+        for seconds, said in ((2.0, "en 2 s."), (0.25, "en 0.25 s."), (3600.0, "en 3600 s.")):
+            with self.assertRaisesRegex(OSError, f"^Le serveur n'a pas répondu {said}$"):
+                client.receive(silent, seconds, bytearray())
 
     def test_a_reset_in_the_middle_of_a_reply_shows_its_beginning_and_exits_1(self):
         self.assertEqual(self.ask(self.fake(hear, "Meo à".encode(), reset), "meo"), (
