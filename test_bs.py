@@ -1687,6 +1687,8 @@ class Hosts(Scene):
                              (0, answered(reply).splitlines(), ""))
         bs.expect_line("Réponse envoyée", 2)
         bs.end()
+        ended = self.client("-H", "bücher.example", "--log-file", "other", "meo", first=bare)
+        self.assertRegex(ended.console, "^ERROR [^\n]*\nCause : [^\n]*idna[^\n]*\\.\n$")
         self.assertEqual(self.kept(), bs.lines[-len(self.kept()):])
         self.assertEqual(len(bs.messages("WARN La sauvegarde ")), 1)  # the file cannot be read back
         self.assertEqual(len(bs.lines), 2 + 2 * 3 + 1 + 1)
