@@ -792,12 +792,18 @@ class CommandLines(Scene):
 
     def test_misuse_exits_2_with_the_usage(self):
         for name, misuses in (("server", (["--nope"], ["x"], ["-p"])),
-                              ("client", (["meo", "waf"], ["-t", "0"], ["-t", "-1"],
-                                          ["-t", "nan"], ["-t", "inf"], ["-t", "86401"]))):
+                              ("client", (["meo", "waf"], ["-t"]))):
             for options in misuses:
                 ended = run(command(name, options), self.folder)
                 self.assertEqual((ended.code, ended.text), (2, ""), options)
                 self.assertRegex(ended.console, f"^usage: {name}.py [^:]*\n{name}.py: error: .*\n$")
+
+    def test_seconds_that_are_none_or_too_many_exit_2_and_a_day_is_not_too_many(self):
+        self.expect_refusals(
+            "client", [["-t", seconds] for seconds in ("0", "-1", "nan", "inf", "86401", "2,5")], 2,
+            "client.py: error: argument -t/--timeout: "
+            "doit être un nombre, comme 2.5, supérieur à 0 et au plus 86400 (un jour)")
+        self.assertEqual(client.parse(["-t", "86400"]).timeout, 86400)
 
     def test_a_port_that_is_no_number_exits_2(self):
         for name in ("server", "client"):
