@@ -817,6 +817,8 @@ class CommandLines(Scene):
             self.expect_refusals(
                 name, [["-p", port] for port in ("-1", "65536", "99999999999999999999")], 1,
                 "ERROR Le port spécifié n'est pas un port possible (de 0 à 65535).")
+        for port in (0, 65535):
+            self.assertEqual(client.parse(["-p", str(port)]).port, port)
 
     def test_a_log_file_that_does_not_open_exits_5_or_1(self):
         for name, code, options in (("server", 5, ["-p", str(free_port())]),
