@@ -102,7 +102,7 @@ def connect(host: str, port: int, timeout: float, log: logging.Logger) -> tuple:
             # In bytes: no codec is needed
             connection = socket.create_connection((ip.encode(), port), timeout / len(infos))
             if connection.getsockname()[:2] != (ip, port):
-                return connection, ip
+                return connection, printable(ip)
             # Nobody listens, and the kernel gave us that very port: TCP's simultaneous open
             connection.close()
             raise OSError("Personne n'écoute là : le client s'est connecté à lui-même.")
@@ -123,8 +123,8 @@ def ask() -> str:
     """
     if input.__module__ != "builtins":
         try:
-            return input(QUESTION)
-        except (EOFError, NotImplementedError):  # a notebook that runs by itself has nobody to ask
+            return re.sub(r"\r?\n\Z", "", input(QUESTION))
+        except (EOFError, RuntimeError, TypeError):  # a notebook may have nobody to ask
             raise ValueError("Rien n'a été saisi.")
     # Where somebody can read it: `client.py >reply.txt` is asked on standard error
     console = sys.stderr if is_terminal(sys.stderr) and not is_terminal(sys.stdout) else sys.stdout
@@ -292,6 +292,11 @@ def reason(error: Exception) -> str:
     return text[:1].upper() + text[1:].rstrip(".") + "."
 
 
+def escaped(text: str, encoding: str) -> str:
+    """Return `text`, every character escaped that `encoding` does not have."""
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
 def say(text: str, stream) -> None:
     """Write `text` on `stream`, a standard one, whatever characters that can encode.
 
@@ -303,11 +308,14 @@ def say(text: str, stream) -> None:
         try:
             stream.write(text)
         except UnicodeEncodeError:
-            encoding = getattr(stream, "encoding", None) or "ascii"
-            stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+            try:
+                stream.write(escaped(text, stream.encoding))
+            except (AttributeError, LookupError, TypeError, ValueError):  # another program's own
+                stream.write(escaped(text, "ascii"))
         stream.flush()
     except OSError:
-        attempt(stream.close)  # or what is left in its buffer would fail again at exit
+        # Or what is left in its buffer would fail again at exit; another program's own has none
+        attempt(getattr(stream, "close", bool))
         raise
 
 
@@ -315,7 +323,7 @@ def is_terminal(stream) -> bool:
     """Return True if `stream`, a standard one, is a terminal."""
     try:
         return stream.isatty()
-    except (AttributeError, ValueError):  # none, another program's own, or closed
+    except (AttributeError, OSError, ValueError):  # none, another program's own, or closed
         return False
 
 
@@ -384,6 +392,8 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
     copies it and empties it: the same file goes on.
     """
 
+    spare = None  # a descriptor for the backup: clients may have all others
+
     def __init__(self, path: str) -> None:
         """Open the file at `path` to append to. Raises OSError or ValueError if that cannot be."""
         super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, encoding="utf-8")
@@ -391,7 +401,7 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
         self.backup = f"{self.baseFilename}.{self.backupCount}"
         self.failure = None  # of the backup
         self.warned = False
-        self.spare = attempt(open, NULL)  # a descriptor for the backup: clients may have all others
+        self.spare = attempt(open, NULL, "rb")
         if attempt(self.newest, 1) not in (None, b"", b"\n"):  # None: it cannot be read back
             attempt(self.stream.write, b"\n")  # ends the line that a killed run has left half done
 
@@ -407,7 +417,7 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
         self.ours = file.seekable() and not EVERYBODYS.match(self.baseFilename)
         readable = attempt(open, self.baseFilename, "a+b", 0) if self.ours else None
         if readable:
-            file.close()
+            attempt(file.close)
         return readable or file
 
     def newest(self, count: int) -> bytes:
@@ -454,14 +464,14 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
         except OSError as error:
             self.failure = error  # said when the file has room again: that is a line of it too
         finally:
-            self.spare = attempt(open, NULL)
+            self.spare = attempt(open, NULL, "rb")
         self.stream.truncate(0)
 
     def close(self) -> None:
         """Close the file."""
         if self.spare:
             self.spare.close()
-        super().close()
+        attempt(super().close)  # a full disk may be told only now (NFS)
 
 
 class Console(Output, logging.StreamHandler):
@@ -608,7 +618,7 @@ def main(argv: "list | None" = None) -> int:
                 log.debug("Journal : %s", printable(journal.baseFilename))
             try:
                 exchange(args, log)
-            except (OSError, ValueError) as error:
+            except (OSError, TypeError, ValueError) as error:
                 sentence = f"Une erreur est survenue: {reason(error)}"  # the notes' words
                 fail(sentence, log, sentence)
     except SystemExit as end:  # a refusal, the help or the version

@@ -111,7 +111,12 @@ def exchange(connection: socket.socket, ip: str, log: logging.Logger):
         # To close under a client that still sends resets the connection, and the reply may be lost
         # with it (RFC 1122, 4.2.2.13). So it gets the end of our stream, and we await that of its.
         data = reply.encode("utf-8")  # which fits any send buffer: no wait
-        attempt(connection.send, data, MORE) or connection.send(data)  # where no flag is taken
+        try:
+            connection.send(data, MORE)
+        except ConnectionError:
+            raise
+        except OSError:  # the flag is not taken
+            connection.send(data)
         connection.shutdown(socket.SHUT_WR)
         log.info('Réponse envoyée au client %s : "%s".', ip, reply)
         while received <= ENDLESS:
@@ -418,7 +423,7 @@ class Server:
                 # accept(2) asks for a descriptor before it looks whether anybody is there. The
                 # next one waits, in poll(2), which looks at the door alone.
                 return None
-            if not self.listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            if attempt(self.listener.getsockopt, socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 0:
                 raise  # it listens no more: the system has taken it away (ss -K)
             self.failure = reason(error)
         visitor = None
@@ -502,9 +507,13 @@ class Server:
         self.failure, self.let_go = None, []
 
     def close(self) -> None:
-        """Say what is held back, hang up on everybody, and close what was opened here."""
+        """Say what is held back, hang up on everybody, and close what was opened here.
+
+        Who has said all is answered before.
+        """
         self.warn()
         for client in self.waiting.came:
+            client.look(self.clock.now)
             client.hang_up()
         self.idle.close()
 
@@ -553,7 +562,7 @@ def listen(ip: str, port: int) -> socket.socket:
         attempt(listener.setsockopt, IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.bind((host, *info[0][4][1:]))  # the port; of IPv6 the flow and the interface too
         listener.listen(BACKLOG)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         if listener:
             listener.close()
         place = printable(endpoint(ip, port))
@@ -589,6 +598,11 @@ def reason(error: Exception) -> str:
     return text[:1].upper() + text[1:].rstrip(".") + "."
 
 
+def escaped(text: str, encoding: str) -> str:
+    """Return `text`, every character escaped that `encoding` does not have."""
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
 def say(text: str, stream) -> None:
     """Write `text` on `stream`, a standard one, whatever characters that can encode.
 
@@ -600,11 +614,14 @@ def say(text: str, stream) -> None:
         try:
             stream.write(text)
         except UnicodeEncodeError:
-            encoding = getattr(stream, "encoding", None) or "ascii"
-            stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+            try:
+                stream.write(escaped(text, stream.encoding))
+            except (AttributeError, LookupError, TypeError, ValueError):  # another program's own
+                stream.write(escaped(text, "ascii"))
         stream.flush()
     except OSError:
-        attempt(stream.close)  # or what is left in its buffer would fail again at exit
+        # Or what is left in its buffer would fail again at exit; another program's own has none
+        attempt(getattr(stream, "close", bool))
         raise
 
 
@@ -612,7 +629,7 @@ def is_terminal(stream) -> bool:
     """Return True if `stream`, a standard one, is a terminal."""
     try:
         return stream.isatty()
-    except (AttributeError, ValueError):  # none, another program's own, or closed
+    except (AttributeError, OSError, ValueError):  # none, another program's own, or closed
         return False
 
 
@@ -681,6 +698,8 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
     copies it and empties it: the same file goes on.
     """
 
+    spare = None  # a descriptor for the backup: clients may have all others
+
     def __init__(self, path: str) -> None:
         """Open the file at `path` to append to. Raises OSError or ValueError if that cannot be."""
         super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, encoding="utf-8")
@@ -688,7 +707,7 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
         self.backup = f"{self.baseFilename}.{self.backupCount}"
         self.failure = None  # of the backup
         self.warned = False
-        self.spare = attempt(open, NULL)  # a descriptor for the backup: clients may have all others
+        self.spare = attempt(open, NULL, "rb")
         if attempt(self.newest, 1) not in (None, b"", b"\n"):  # None: it cannot be read back
             attempt(self.stream.write, b"\n")  # ends the line that a killed run has left half done
 
@@ -704,7 +723,7 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
         self.ours = file.seekable() and not EVERYBODYS.match(self.baseFilename)
         readable = attempt(open, self.baseFilename, "a+b", 0) if self.ours else None
         if readable:
-            file.close()
+            attempt(file.close)
         return readable or file
 
     def newest(self, count: int) -> bytes:
@@ -751,14 +770,14 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
         except OSError as error:
             self.failure = error  # said when the file has room again: that is a line of it too
         finally:
-            self.spare = attempt(open, NULL)
+            self.spare = attempt(open, NULL, "rb")
         self.stream.truncate(0)
 
     def close(self) -> None:
         """Close the file."""
         if self.spare:
             self.spare.close()
-        super().close()
+        attempt(super().close)  # a full disk may be told only now (NFS)
 
 
 class Console(Output, logging.StreamHandler):
@@ -876,7 +895,7 @@ def serve(ip: str, port: int, journal: "Journal | None", log: logging.Logger) ->
         except OSError as error:
             refuse(f"Impossible de démarrer : {reason(error)}", 4)
         try:
-            log.info("Le serveur tourne sur %s", endpoint(ip, port))
+            log.info("Le serveur tourne sur %s", printable(endpoint(ip, port)))
             if journal:
                 log.info("Journal : %s", printable(journal.baseFilename))
             else:

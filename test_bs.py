@@ -522,6 +522,9 @@ def have_nothing_more_than_needed(family):
         def setsockopt(self, *rest):
             raise OSError(errno.EOPNOTSUPP, "no option")
 
+        def getsockopt(self, *rest):
+            raise OSError(errno.EOPNOTSUPP, "no option")
+
         def send(self, data, flags=0):
             if flags:
                 raise OSError(errno.EOPNOTSUPP, "no flag")
@@ -544,7 +547,7 @@ def ask_as_a_notebook(answer):
 
     def asking(prompt):
         print("own", prompt)
-        if hasattr(builtins, answer):
+        if hasattr(builtins, str(answer)) and answer:
             raise getattr(builtins, answer)
         return answer
     builtins.input, sys.stdin = asking, io.StringIO()
@@ -1721,6 +1724,7 @@ class Hosts(Scene):
         nothing = trouble("Rien n'a été saisi.")
         for answer, sent, code, text, console in (
                 ("un meo", b"un meo\n", 0, answered("ok"), ""), ("bonjour", b"", 1, "", NO_WORD),
+                ("meo\r\n", b"meo\n", 0, answered("ok"), ""), (None, b"", 1, "", nothing),
                 ("EOFError", b"", 1, "", nothing), ("NotImplementedError", b"", 1, "", nothing)):
             fake = self.fake(hear, b"ok")
             self.assertEqual(self.ask(fake, first=prelude(ask_as_a_notebook, answer)),
@@ -1875,13 +1879,16 @@ print(code)"""
 
     def test_a_stream_shows_what_it_can_encode_and_the_rest_as_escapes(self):
         latin = io.TextIOWrapper(io.BytesIO(), "latin-1")
-        own = unittest.mock.Mock(spec=["write", "flush"])
-        own.write.side_effect = lambda text: text.encode("ascii")
         for script in (server, client):
             script.say("é€", latin)
-            script.say("é", own)
+            for encoding in (None, "unknown", "utf-8"):
+                own = unittest.mock.Mock(spec=["write", "flush", "encoding"], encoding=encoding)
+                own.write.side_effect = lambda text: text.encode("ascii")
+                script.say("é", own)
+                own.write.assert_called_with("\\xe9")
+            own.write.side_effect = OSError("gone")
+            self.assertRaisesRegex(OSError, "gone", script.say, "é", own)  # which has no close()
         self.assertEqual(latin.buffer.getvalue(), b"\xe9\\u20ac" * 2)
-        own.write.assert_called_with("\\xe9")
 
     three_calls = """
 import io, logging

@@ -470,6 +470,7 @@ class World:
         self.clients, self.here, self.open, self.faults = [], {}, [], []
         self.errors = []  # (seconds, OSError): what accept(2) passes on, of nobody here
         self.steps, self.stops = [], []  # (seconds, seconds): the date is set; we are stopped
+        self.mac = False  # whether it does not say that it listens
         self.taken = []  # (from, to) in seconds: somebody else has every descriptor
         self.killed = FOREVER  # seconds: when the system takes the listening socket away
         self.lines, self.timeout, self.accepts, self.family = [], None, 0, socket.AF_INET
@@ -536,6 +537,8 @@ class World:
     def getsockopt(self, level, option):
         """Do as a socket that is asked whether it listens."""
         assert (level, option) == (socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        if self.mac:
+            raise OSError(42, "no such option")
         return int(self.now < self.killed)
 
     def full(self):
@@ -688,12 +691,26 @@ class Loops(unittest.TestCase):
         self.assertEqual([who.replies for who in said], [[WAF.encode()]] * 20)
         self.assertLess(world.warned("Trop")[0][0], 3.1)
 
+    def test_who_has_said_all_is_answered_before_the_server_ends(self):
+        world = World()
+        crowd = [world.client(1.0, (8.9995, b"waf\n"), ip="192.0.2.1") for _ in range(300)]
+        world.run(10)
+        self.assertEqual([who.replies for who in crowd], [[WAF.encode()]] * 300)
+
     def test_who_comes_without_an_address_is_served(self):  # macOS: accept(2) of who has left
         world = World()
         who = world.client(1.0, (0.0, b"waf\n"), ip="inconnu")
         world.run(10)
         self.assertEqual(who.replies, [WAF.encode()])
         self.assertIn("Un client inconnu s'est connecté.", [text for _, _, text in world.lines])
+
+    def test_a_system_that_does_not_say_whether_it_listens_is_believed_to(self):
+        world = World(descriptors=10)
+        world.mac = True
+        crowd = [world.client(1.0, ip="192.0.2.1") for _ in range(30)]
+        last = world.client(2.0, (0.0, b"waf\n"))
+        world.run(10)
+        self.assertEqual((last.replies, crowd[0].hung_up), ([WAF.encode()], True))
 
     def test_only_a_lack_of_descriptors_costs_anybody_a_place(self):
         for error in (ConnectionResetError(104, "reset"), ConnectionAbortedError(103, "gone"),
