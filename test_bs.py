@@ -474,7 +474,7 @@ def connect_to_itself():
     import socket
 
     def connecting(address, timeout):
-        connection = socket.socket()
+        connection = socket.socket(socket.AF_INET6 if b":" in address[0] else socket.AF_INET)
         connection.bind(address)
         connection.connect(address)
         return connection
@@ -1477,7 +1477,7 @@ class ClientConnects(Scene):
             lines = [re.sub("^" + DATE, "", line) for line in ended.console.splitlines()]
             self.assertEqual(lines, [f"DEBUG Journal : {self.client_log}"][:len(options)]
                              + [self.refused("127.0.0.1", port), REFUSED])
-        for host in ("é..b", "a b"):
+        for host in ("é..b", "a b", ""):
             self.assertIn("\nCause : Ce n'est ni un nom ni une adresse.\n",
                           self.client("-H", host, "meo").console)
 
@@ -1523,16 +1523,20 @@ class ClientConnects(Scene):
                         f"lambda host, *rest: [info for ip in ({addresses} if host == b'bs' else "
                         "[host]) for info in find(ip, *rest)]")
                 start = time.monotonic()
-                options = ["-H", "bs", "-p", str(port), "-t", "0.2", "meo"]
-                self.assertEqual(self.client(*options, first=name).code, code)
+                options = ["-v", "-H", "bs", "-p", str(port), "-t", "0.2", "meo"]
+                ended = self.client(*options, first=name)
+                self.assertEqual((ended.code, ended.console.count(" DEBUG Cause : Timed out.\n")),
+                                 (code, len(addresses) - 1))
                 if code:
                     self.assertLess(time.monotonic() - start, 0.2 * len(addresses))
 
     def test_a_connection_to_itself_is_none(self):
-        port = free_port()
-        ended = self.client("-p", str(port), "meo", first=prelude(connect_to_itself))
-        self.assertEqual(ended, (1, "", self.refused("127.0.0.1", port) + "\nCause : "
-                                 "Personne n'écoute là : le client s'est connecté à lui-même.\n"))
+        for host in ("127.0.0.1", "::1")[:1 + has_ipv6()]:
+            port = free_port()
+            ended = self.client("-p", str(port), "-H", host, "meo",
+                                first=prelude(connect_to_itself), **STRICT)
+            cause = "\nCause : Personne n'écoute là : le client s'est connecté à lui-même.\n"
+            self.assertEqual(ended, (1, "", self.refused(host, port) + cause))
 
 
 class ClientReceives(Scene):
