@@ -75,7 +75,7 @@ LOG_DATE = "%Y-%m-%d %H:%M:%S"
 # What LOG_FORMAT does not use: not to look it up takes a fifth off a line's time (logging HOWTO)
 LOG_UNUSED = ("logThreads", "logProcesses", "logMultiprocessing", "_srcfile")
 LOG_MUTED = logging.CRITICAL + 1  # no line reaches an output of this level
-NULL = "/dev/null"  # what opens and holds nothing; Windows has none, nor a lack of descriptors
+NULL = "/dev/null"  # needs no network; a chroot may have none, and Windows lacks no descriptors
 EVERYBODYS = re.compile(r"//?(dev/(?!shm/)|proc/)")  # what /dev/stdout leads to is not ours
 COLOURS = {"INFO": "\033[37mINFO\033[0m", "WARN": "\033[33mWARN\033[0m"}  # ECMA-48, SGR
 
@@ -707,7 +707,7 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
         self.backup = f"{self.baseFilename}.{self.backupCount}"
         self.failure = None  # of the backup
         self.warned = False
-        self.spare = attempt(open, NULL, "rb")
+        self.spare = attempt(open, NULL, "rb") or attempt(socket.socket)
         if attempt(self.newest, 1) not in (None, b"", b"\n"):  # None: it cannot be read back
             attempt(self.stream.write, b"\n")  # ends the line that a killed run has left half done
 
@@ -770,7 +770,7 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
         except OSError as error:
             self.failure = error  # said when the file has room again: that is a line of it too
         finally:
-            self.spare = attempt(open, NULL, "rb")
+            self.spare = attempt(open, NULL, "rb") or attempt(socket.socket)
         self.stream.truncate(0)
 
     def close(self) -> None:
