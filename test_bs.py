@@ -1881,6 +1881,12 @@ print(code)"""
                 self.assertEqual((ended.code, ended.text.endswith(end), ended.console),
                                  (0, True, ""), (stream, ended.text))
 
+    def test_an_address_that_no_command_line_can_give_is_refused_too(self):
+        options = ["-l", "::1%\ud800", "-p", "20000", "--log-file", "log"]
+        ended = run(command("server", then=f"sys.exit(server.main({ascii(options)}))"), self.folder)
+        self.assertEqual(ended.code, 4)
+        self.assertRegex(ended.console, "^ERROR Impossible d'écouter sur [^\n]*\n$")
+
     def test_a_stream_shows_what_it_can_encode_and_the_rest_as_escapes(self):
         latin = io.TextIOWrapper(io.BytesIO(), "latin-1")
         for script in (server, client):
