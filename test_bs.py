@@ -1892,10 +1892,16 @@ print(code)"""
         for script in (server, client):
             script.say("é€", latin)
             for encoding in (None, "unknown", "utf-8"):
-                own = unittest.mock.Mock(spec=["write", "flush", "encoding"], encoding=encoding)
+                own = unittest.mock.Mock(spec=["write", "flush", "encoding", "isatty"])
+                own.encoding = encoding
                 own.write.side_effect = lambda text: text.encode("ascii")
                 script.say("é", own)
                 own.write.assert_called_with("\\xe9")
+            del own.encoding
+            script.say("é", own)
+            own.write.assert_called_with("\\xe9")
+            own.isatty = unittest.mock.Mock(side_effect=OSError("gone"))
+            self.assertFalse(script.is_terminal(own))
             own.write.side_effect = OSError("gone")
             self.assertRaisesRegex(OSError, "gone", script.say, "é", own)  # which has no close()
         self.assertEqual(latin.buffer.getvalue(), b"\xe9\\u20ac" * 2)
