@@ -919,8 +919,9 @@ class ServerLog(Scene):
             bs.connect().send(b"waf").expect(WAF)  # its silence outlasts some rounds
             bs.connect().half_close().expect("")
             bs.exchange()
-            bs.end()
             end = "DEBUG Fin de la connexion du client 127.0.0.1."
+            bs.expect_line(end, 4 * count)
+            bs.end()
             reset = f"DEBUG Le client 127.0.0.1 a rompu la connexion : {RESET}."
             self.assertEqual(bs.messages("DEBUG"), [reset, end, end, end, end][:5 * count])
 
