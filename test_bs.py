@@ -651,6 +651,13 @@ class Scene(unittest.TestCase):
             time.sleep(0.01)
         self.fail("it does not happen")
 
+    def refusal(self, function, *args):
+        """Return the exit code of the refusal that `function` ends with, and what it says."""
+        with contextlib.redirect_stderr(io.StringIO()) as console:
+            with self.assertRaises(SystemExit) as end:
+                function(*args)
+        return end.exception.code, console.getvalue()
+
     def expect_refusals(self, script, many, code, sentence, **others):
         """Check that `script` ends with `code` and this last line for each options of `many`.
 
@@ -862,14 +869,15 @@ class ServerExits(Scene):
         self.assertEqual(os.listdir(self.folder), [])
 
     def test_what_is_not_an_ip_address_exits_3(self):
-        self.expect_refusals(
-            "server", [["-l", ip] for ip in (
-                "", "*", "1.2.3", "127.1", "2130706433", "0x7f.0.0.1", "256.0.0.1", "1.2.3.4.5",
-                "1.2.3.4 ", "\u200b127.0.0.1", "１２７.0.0.1", "::１", "[127.0.0.1]", "[::1", "[]",
-                ":::1", "::g", "\udcff", "::1/64", "::1\u200b", "%lo", "localhost", "a" * 99,
-                "\033[31m")],
-            3, lambda ip: f"ERROR L'adresse spécifiée {client.printable(ip)} n'est pas une adresse "
-                          "IP valide.")
+        def sentence(ip):
+            return (f"ERROR L'adresse spécifiée {client.printable(ip)} n'est pas une adresse IP "
+                    "valide.")
+        self.expect_refusals("server", [["-l", ip] for ip in ("", "localhost", "\udcff")], 3,
+                             sentence)
+        for ip in ("*", "1.2.3", "127.1", "2130706433", "0x7f.0.0.1", "256.0.0.1", "1.2.3.4.5",
+                   "1.2.3.4 ", "\u200b127.0.0.1", "１２７.0.0.1", "::１", "[127.0.0.1]", "[::1",
+                   "[]", ":::1", "::g", "::1/64", "::1\u200b", "%lo", "a" * 99, "\033[31m"):
+            self.assertEqual(self.refusal(server.address_of, ip), (3, f"{sentence(ip)}\n"))
         self.assertEqual(os.listdir(self.folder), [])
 
     def test_an_address_that_this_machine_does_not_have_exits_4(self):
@@ -878,8 +886,12 @@ class ServerExits(Scene):
             self.assertEqual(self.elsewhere("192.0.2.1", port), elsewhere)
         if has_ipv6():
             self.assertEqual(self.elsewhere("2001:db8::1", ["-p", "20000"]), elsewhere)
-            for zone in ("none", "a..b", "x" * 70, "é+0", "\udcff"):  # which no interface is called
-                self.elsewhere("fe80::1%" + zone, ["-p", "20000"])
+            self.elsewhere("fe80::1%\udcff", ["-p", "20000"])
+            for zone in ("none", "a..b", "x" * 70, "é+0"):  # which no interface is called
+                code, console = self.refusal(server.listen, "fe80::1%" + zone, 20000)
+                self.assertEqual(code, 4)
+                self.assertRegex(console, "^ERROR Impossible d'écouter sur "
+                                          rf"\[fe80::1%{re.escape(zone)}\]:20000 : [^\n]*\.\n$")
 
     def test_a_port_that_is_taken_exits_4(self):
         bs = self.serve("-l", "127.0.0.1")
@@ -1212,7 +1224,6 @@ class NobodyWaits(Scene):
             connection.expect(MEO)
 
     def test_whatever_descriptors_there_are_it_refuses_or_serves_and_closes_what_it_opened(self):
-        ends = set()
         started = [self.launch(first=limited(count), constants={"SILENCE": NEVER}, changes=STRICT)
                    for count in range(6, 13)]
         for bs in started:
@@ -1221,15 +1232,15 @@ class NobodyWaits(Scene):
                 bs.exchange()
                 bs.connect_many(20)
                 bs.exchange()
-                # Ctrl-C just while a socket is handed over leaves it to the collector, and a strict
-                # Python says so: not in the middle of the crowd
-                time.sleep(0.1)
             else:
                 bs.popen.wait(PATIENCE)
-            ends.add(bs.end())
-            if bs.popen.returncode:
+        # Ctrl-C just while a socket is handed over leaves it to the collector, and a strict Python
+        # says so: not in the middle of the crowd
+        time.sleep(0.1)
+        for bs in started:
+            if bs.end():
                 self.assertEqual(len(bs.messages("ERROR Impossible d")), len(bs.lines), bs.lines)
-        self.assertEqual(ends | {5}, {0, 4, 5})
+        self.assertEqual({5, *(bs.popen.returncode for bs in started)}, {0, 4, 5})
         nobody = "ERROR Impossible de démarrer : Il ne reste aucun descripteur pour un client."
         self.assertIn([nobody], [bs.lines for bs in started])
 
@@ -1494,10 +1505,13 @@ class ClientConnects(Scene):
         port = self.serve("-l", "::" if has_ipv6() else "0.0.0.0").port
         self.expect_refusals(
             "client", [["-p", str(port), "--log-file", "log", "meo", "-H", host] for host in (
-                "", "*", "a..b", "x" * 70, "no.such.host.invalid", "local host", "[localhost]",
-                "[127.0.0.1]", "[::1", "１２７.0.0.1", "::１", "\u200blocalhost", "localhost\n",
+                "*", "a..b", "x" * 70, "no.such.host.invalid", "[127.0.0.1]", "[::1", "::１",
                 "\033[31m")],
             1, lambda host: self.refused(client.printable(host), port))
+        for host in ("", "local host", "[localhost]", "１２７.0.0.1", "\u200blocalhost",
+                     "localhost\n"):
+            with self.assertRaisesRegex(ValueError, "^Ce n'est ni un nom ni une adresse.$"):
+                client.name_of(host)
 
     def test_a_name_is_looked_up_as_its_idna_form_and_a_zone_as_it_is(self):
         port = self.serve().port
