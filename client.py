@@ -38,7 +38,7 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 LOG_DATE = "%Y-%m-%d %H:%M:%S"
 # What LOG_FORMAT does not use: not to look it up takes a fifth off a line's time (logging HOWTO)
 LOG_UNUSED = ("logThreads", "logProcesses", "logMultiprocessing", "_srcfile")
-LOG_MUTED = logging.CRITICAL + 1  # no line reaches an output of this level
+LOG_MUTED = sys.maxsize  # no line reaches an output of this level
 NULL = "/dev/null"  # needs no network; a chroot may have none, and Windows lacks no descriptors
 EVERYBODYS = re.compile(r"//?(dev/(?!shm/)|proc/)")  # what /dev/stdout leads to is not ours
 COLOURS = {"INFO": "\033[37mINFO\033[0m", "WARN": "\033[33mWARN\033[0m"}  # ECMA-48, SGR
@@ -392,16 +392,15 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
     copies it and empties it: the same file goes on.
     """
 
-    spare = None  # a descriptor for the backup: clients may have all others
-
     def __init__(self, path: str) -> None:
         """Open the file at `path` to append to. Raises OSError or ValueError if that cannot be."""
         super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, encoding="utf-8")
+        # A descriptor for the backup: clients may have all others
+        self.spare = attempt(open, NULL, "rb") or attempt(socket.socket)
         self.what = f"Le journal {printable(self.baseFilename)}"
         self.backup = f"{self.baseFilename}.{self.backupCount}"
         self.failure = None  # of the backup
         self.warned = False
-        self.spare = attempt(open, NULL, "rb") or attempt(socket.socket)
         if attempt(self.newest, 1) not in (None, b"", b"\n"):  # None: it cannot be read back
             attempt(self.stream.write, b"\n")  # ends the line that a killed run has left half done
 

@@ -1390,6 +1390,10 @@ class ClientAsks(Scene):
         self.assertEqual(terminal.expect(QUESTION).type(b"waf\x04\x04").end(),
                          (0, QUESTION + "waf\r\n"))
         self.assertEqual(self.read(reply).partition("\n")[2], answered("ok"))
+        for window in pty.openpty():  # the second is the terminal's side; errors are shown there
+            self.addCleanup(os.close, window)
+        terminal = self.terminal("client", "-p", str(self.fake(hear, b"ok").port), stderr=window)
+        terminal.expect(QUESTION).type(b"waf\n").expect("ok")
 
     def test_what_comes_through_a_pipe_arrives_as_it_is(self):
         for typed, sent in ((b" waf ", b" waf \n"), (b"waf\r\n", b"waf\n"),
@@ -1480,6 +1484,11 @@ class ClientAsks(Scene):
                              (0, f"Le serveur a dit : {shown}\n" + answered("ok"), ""))
             self.assertIn(f'INFO Le serveur 127.0.0.1 a dit : "{shown}".\n',
                           self.read(self.client_log))
+
+    def test_who_greets_without_end_is_not_heard_to_the_end(self):
+        endless = unittest.mock.Mock()
+        endless.recv.side_effect = [b"x" * 65536] * 99  # and then an error
+        client.overhear(endless, bytearray())
 
 
 class ClientConnects(Scene):
