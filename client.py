@@ -95,13 +95,15 @@ def connect(host: str, port: int, timeout: float, log: logging.Logger) -> tuple:
     The addresses of `host` share `timeout` seconds equally: one that is silent must not use up the
     time of the next. Raises OSError if none answers, and as `name_of`.
     """
+    numeric = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
     infos = socket.getaddrinfo(name_of(host), port, 0, socket.SOCK_STREAM)
     for number, info in enumerate(infos, 1):
-        ip, _ = socket.getnameinfo(info[4], socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
+        other_end = socket.getnameinfo(info[4], numeric)
+        ip = other_end[0]
         try:
             # In bytes: no codec is needed
             connection = socket.create_connection((ip.encode(), port), timeout / len(infos))
-            if connection.getsockname()[:2] != (ip, port):
+            if socket.getnameinfo(connection.getsockname(), numeric) != other_end:
                 return connection, printable(ip)
             # Nobody listens, and the kernel gave us that very port: TCP's simultaneous open
             connection.close()
@@ -447,7 +449,8 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
     def doRollover(self) -> None:
         """Copy the newest bytes to the backup, and empty the file even if that fails.
 
-        Raises OSError if it cannot be emptied. Ctrl-C at worst has the backup written twice.
+        Raises OSError if it cannot be emptied. Ctrl-C at worst leaves lines in both, and the end of
+        an older backup.
         """
         if self.spare:
             self.spare.close()

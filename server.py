@@ -335,7 +335,10 @@ class Waiting:
         return clients
 
     def oldest_of_most(self) -> Client:
-        """Return the oldest client of the host that has the most: a host pushes out its own."""
+        """Return the oldest client of the host that has the most.
+
+        So no host can push out a client of one that has fewer.
+        """
         group = next(iter(self.at_least[-1]))
         return next(iter(group.clients))
 
@@ -507,10 +510,7 @@ class Server:
         self.failure, self.let_go = None, []
 
     def close(self) -> None:
-        """Say what is held back, hang up on everybody, and close what was opened here.
-
-        Who has said all is answered before.
-        """
+        """Say what is held back, look at each client a last time, and close what was opened."""
         self.warn()
         for client in self.waiting.came:
             client.look(self.clock.now)
@@ -753,7 +753,8 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
     def doRollover(self) -> None:
         """Copy the newest bytes to the backup, and empty the file even if that fails.
 
-        Raises OSError if it cannot be emptied. Ctrl-C at worst has the backup written twice.
+        Raises OSError if it cannot be emptied. Ctrl-C at worst leaves lines in both, and the end of
+        an older backup.
         """
         if self.spare:
             self.spare.close()

@@ -9,8 +9,9 @@ kind of client, draw its script in `drawn`, or give a world one of its own:
 
     def test_two_words_in_one_line(self):
         world = World()
-        world.client(1.0, (0.0, b"waf "), (0.1, b"meo\n"))
+        who = world.client(1.0, (0.0, b"waf "), (0.1, b"meo\n"))
         world.run(10)
+        judge(who)
 
 A failure tells the client's story and the seed that gives it again: `make worlds SEED=123`;
 `make worlds N=1000` draws a thousand of them.
