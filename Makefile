@@ -16,7 +16,7 @@ help:
 	@echo "make run-client   lance le client  (PORT=$(PORT) HOST=$(HOST))"
 	@echo "make test         lance les tests  (PYTHON=$(PYTHON) ; T=Replies n'en lance qu'une classe)"
 	@echo "make worlds       simule des mondes entiers (N=$(N) ; SEED=123 en rejoue un)"
-	@echo "make bench        mesure le serveur à côté d'autres (deux minutes)"
+	@echo "make bench        compare le serveur à d'autres (deux minutes)"
 	@echo "make clean        efface ce qui reste ici des essais (journaux, caches de Python)"
 
 run-server:

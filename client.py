@@ -18,7 +18,7 @@ VERSION = "1.0"
 
 # The exchange
 HOST = "127.0.0.1"
-PORT = 13337
+PORT = 13337  # the lab's
 PORT_MAX = 65535
 TIMEOUT = 10.0  # seconds for the connection, then for the whole reply
 TIMEOUT_MAX = 86400.0  # seconds (a day): well inside what every system's poll(2) takes
@@ -39,7 +39,7 @@ LOG_DATE = "%Y-%m-%d %H:%M:%S"
 # What LOG_FORMAT does not use: not to look it up takes a fifth off a line's time (logging HOWTO)
 LOG_UNUSED = ("logThreads", "logProcesses", "logMultiprocessing", "_srcfile")
 LOG_MUTED = sys.maxsize  # no line reaches an output of this level
-NULL = "/dev/null"  # needs no network; a chroot may have none, and Windows lacks no descriptors
+NULL = "/dev/null"  # where there is none (Windows, some chroots), no descriptor is kept
 EVERYBODYS = re.compile(r"//?(dev/(?!shm/)|proc/)")  # what /dev/stdout leads to is not ours
 COLOURS = {"INFO": "\033[37mINFO\033[0m", "WARN": "\033[33mWARN\033[0m"}  # ECMA-48, SGR
 
@@ -99,7 +99,7 @@ def connect(host: str, port: int, timeout: float, log: logging.Logger) -> tuple:
     infos = socket.getaddrinfo(name_of(host), port, 0, socket.SOCK_STREAM)
     for number, info in enumerate(infos, 1):
         other_end = socket.getnameinfo(info[4], numeric)
-        ip = other_end[0]
+        ip = other_end[0]  # and not info[4][0], which lacks the interface since Python 3.7
         try:
             # In bytes: no codec is needed
             connection = socket.create_connection((ip.encode(), port), timeout / len(infos))
@@ -107,7 +107,7 @@ def connect(host: str, port: int, timeout: float, log: logging.Logger) -> tuple:
                 return connection, printable(ip)
             # Nobody listens, and the kernel gave us that very port: TCP's simultaneous open
             connection.close()
-            raise OSError("Personne n'écoute là : le client s'est connecté à lui-même.")
+            raise OSError("Personne n'écoute sur ce port : le client s'est connecté à lui-même.")
         except OSError as error:
             if number == len(infos):
                 raise  # there is one at least: else getaddrinfo has raised
@@ -132,7 +132,7 @@ def ask() -> str:
     console = sys.stderr if is_terminal(sys.stderr) and not is_terminal(sys.stdout) else sys.stdout
     say(QUESTION, console)
     if sys.stdin is None:
-        raise ValueError("Il n'y a pas d'entrée où saisir un message.")
+        raise ValueError("Il n'y a pas d'entrée standard où lire un message.")
     try:
         line = sys.stdin.readline(MESSAGE_MAX + 2)  # the newline, and one that is too many
     except UnicodeDecodeError as error:
@@ -261,12 +261,12 @@ def exchange(args: argparse.Namespace, log: logging.Logger) -> None:
                 say(f"Le serveur a répondu : {shown(reply)}\n", sys.stdout)
 
 
+# From here to Parser line for line as in server.py: each file runs alone
+
+
 def endpoint(ip: str, port: int) -> str:
     """Return `ip` and `port` as one word, an IPv6 address in brackets (RFC 5952, section 6)."""
     return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
-
-
-# From here to Parser line for line as in server.py: each file runs alone
 
 
 def printable(text: str) -> str:
@@ -369,7 +369,7 @@ class Line(logging.Formatter):
 
 
 class Output:
-    """What both handlers do otherwise than the stock ones, since logging is most of an exchange.
+    """What both handlers do otherwise than the stock ones: a line is most of an exchange's time.
 
     A stock handler takes two locks a line, which one thread does not need, and shows a traceback a
     line when it fails. This one writes the line at once; if that fails, it falls silent for good,
@@ -398,7 +398,7 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
         """Open the file at `path` to append to. Raises OSError or ValueError if that cannot be."""
         super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, encoding="utf-8")
         # A descriptor for the backup: clients may have all others
-        self.spare = attempt(open, NULL, "rb") or attempt(socket.socket)
+        self.spare = attempt(open, NULL, "rb")
         self.what = f"Le journal {printable(self.baseFilename)}"
         self.backup = f"{self.baseFilename}.{self.backupCount}"
         self.failure = None  # of the backup
@@ -427,7 +427,7 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
         return self.stream.read(count)
 
     def write(self, line: str) -> None:
-        """Append `line`, and empty the file before if it is full. Raises OSError if it fails."""
+        """Append `line` to the file, emptied if that would overflow. Raises OSError if it fails."""
         data = line.encode(self.encoding)
         if self.ours:
             if len(data) > self.maxBytes:  # a path or a host may be as long
@@ -435,7 +435,7 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
                 kept = data[:self.maxBytes - len(end)].decode(self.encoding, "ignore")
                 data = kept.encode(self.encoding) + end
             if self.stream.seek(0, 2) + len(data) > self.maxBytes:
-                self.doRollover()
+                self.rotate()
         while data:  # a raw write may take a part only
             count = self.stream.write(data)
             if count is None:  # a pipe that is full, and does not wait
@@ -446,7 +446,7 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
             logging.getLogger(__name__).warning("La sauvegarde %s ne peut être écrite : %s",
                                                 printable(self.backup), reason(self.failure))
 
-    def doRollover(self) -> None:
+    def rotate(self) -> None:
         """Copy the newest bytes to the backup, and empty the file even if that fails.
 
         Raises OSError if it cannot be emptied. Ctrl-C at worst leaves lines in both, and the end of
@@ -466,7 +466,7 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
         except OSError as error:
             self.failure = error  # said when the file has room again: that is a line of it too
         finally:
-            self.spare = attempt(open, NULL, "rb") or attempt(socket.socket)
+            self.spare = attempt(open, NULL, "rb")
         self.stream.truncate(0)
 
     def close(self) -> None:
@@ -563,7 +563,8 @@ def seconds(text: str) -> float:
         value = 0.0
     if not 0.0 < value <= TIMEOUT_MAX:  # false for a NaN too
         raise argparse.ArgumentTypeError(
-            f"doit être un nombre, comme 2.5, supérieur à 0 et au plus {TIMEOUT_MAX:.0f} (un jour)")
+            "doit être un nombre, comme 2.5, supérieur à 0 et d'au plus "
+            f"{TIMEOUT_MAX:.0f} (un jour)")
     return value
 
 
@@ -571,22 +572,22 @@ def parse(argv: "list | None") -> argparse.Namespace:
     """Return the options in `argv` (None: sys.argv). Raises SystemExit on misuse."""
     parser = Parser(description="Client bs : envoie un message au serveur et montre sa réponse.",
                     add_help=False)
-    parser.color = False  # 3.14 colours for standard output what may be read somewhere else
+    parser.color = False  # 3.14 colours a usage on standard error if standard output is a terminal
     add = parser.add_argument_group("options").add_argument
-    add("-h", "--help", action="help", help="affiche cette aide et termine")
+    add("-h", "--help", action="help", help="affiche cette aide et quitte")
     add("-H", "--host", default=HOST, metavar="HÔTE",
         help="nom ou adresse IP du serveur (défaut : %(default)s)")
     add("-p", "--port", type=int, default=PORT, metavar="PORT",
         help=f"port du serveur, de 0 à {PORT_MAX} (défaut : %(default)s)")
     add("-t", "--timeout", type=seconds, default=TIMEOUT, metavar="SECONDES",
         help="délai pour se connecter, puis pour toute la réponse, par exemple 2.5 ; supérieur à "
-             f"0, au plus {TIMEOUT_MAX:.0f}, un jour (défaut : %(default)g)")
+             f"0 et d'au plus {TIMEOUT_MAX:.0f}, soit un jour (défaut : %(default)g)")
     add("--log-file", metavar="FICHIER",
         help="journal (défaut : {}, sinon {} dans le dossier courant)".format(*LOG_FILES))
     add("-v", "--verbosity", action="store_true",
-        help="montre aussi le journal sur la console, avec la cause pour chaque adresse essayée")
+        help="montre aussi le journal sur la console, et pourquoi une adresse n'a pas répondu")
     add("--version", action="version", version=f"%(prog)s {VERSION}",
-        help="affiche la version et termine")
+        help="affiche la version et quitte")
     parser.add_argument_group("message").add_argument(
         "message", nargs="?",
         help="à envoyer, entre guillemets s'il compte plusieurs mots ; doit contenir 'waf' ou "
@@ -620,7 +621,7 @@ def main(argv: "list | None" = None) -> int:
                 log.debug("Journal : %s", printable(journal.baseFilename))
             try:
                 exchange(args, log)
-            except (OSError, TypeError, ValueError) as error:
+            except (OSError, ValueError) as error:
                 sentence = f"Une erreur est survenue: {reason(error)}"  # the notes' words
                 fail(sentence, log, sentence)
     except SystemExit as end:  # a refusal, the help or the version

@@ -54,7 +54,8 @@ BATCH = 16  # clients begun in a pass of the loop, before those who wait are loo
 PASS = 0.02  # seconds that count beside a wait, at most: what takes longer is a date that was set
 WAITING_MAX = 10000  # clients, where the descriptors suffice: some 20 MB
 WARN_EVERY = 1.0  # seconds between two warnings that there is no room: a flood is not one of lines
-NOBODY = (BlockingIOError, socket.timeout, ConnectionError)  # what accept(2) says at an empty door
+# What accept(2) says where there is nobody to begin: none is at the door, or who was has left
+NOBODY = (BlockingIOError, socket.timeout, ConnectionError)
 
 # The listener
 LISTEN = "0.0.0.0"  # every IPv4 address of this machine
@@ -75,7 +76,7 @@ LOG_DATE = "%Y-%m-%d %H:%M:%S"
 # What LOG_FORMAT does not use: not to look it up takes a fifth off a line's time (logging HOWTO)
 LOG_UNUSED = ("logThreads", "logProcesses", "logMultiprocessing", "_srcfile")
 LOG_MUTED = sys.maxsize  # no line reaches an output of this level
-NULL = "/dev/null"  # needs no network; a chroot may have none, and Windows lacks no descriptors
+NULL = "/dev/null"  # where there is none (Windows, some chroots), no descriptor is kept
 EVERYBODYS = re.compile(r"//?(dev/(?!shm/)|proc/)")  # what /dev/stdout leads to is not ours
 COLOURS = {"INFO": "\033[37mINFO\033[0m", "WARN": "\033[33mWARN\033[0m"}  # ECMA-48, SGR
 
@@ -95,8 +96,9 @@ def reply_to(message: str) -> str:
 def exchange(connection: socket.socket, ip: str, log: logging.Logger):
     """Carry out the exchange with the client at `ip`, from its `connection` to its end.
 
-    A generator: it yields where nothing has come to be read, and is sent the time (seconds) of the
-    look that carries it on. Once begun, however it ends, also by close(), it closes the connection.
+    A generator: it yields where nothing has come to be read, and after each CHUNK, and is sent the
+    time (seconds) of the look that carries it on. Once begun, however it ends, also by close(), it
+    closes the connection.
     """
     try:
         connection.setblocking(False)
@@ -111,12 +113,8 @@ def exchange(connection: socket.socket, ip: str, log: logging.Logger):
         # To close under a client that still sends resets the connection, and the reply may be lost
         # with it (RFC 1122, 4.2.2.13). So it gets the end of our stream, and we await that of its.
         data = reply.encode("utf-8")  # which fits any send buffer: no wait
-        try:
-            connection.send(data, MORE)
-        except ConnectionError:
-            raise
-        except OSError:  # the flag is not taken
-            connection.send(data)
+        if not attempt(connection.send, data, MORE):
+            connection.send(data)  # a system may lack the flag
         connection.shutdown(socket.SHUT_WR)
         log.info('Réponse envoyée au client %s : "%s".', ip, reply)
         while received <= ENDLESS:
@@ -155,13 +153,13 @@ def receive(connection: socket.socket):
         line, newline, _ = (line + data).partition(b"\n")
         if newline:
             return line[:-1] if line.endswith(b"\r") else line, received
-        line = line[:MESSAGE_MAX + 2]  # two more: a \r that may be of its end, and what is too long
+        line = line[:MESSAGE_MAX + 2]  # one more tells that it is too long, one may be its end's \r
         silence = 0.0 if DECISIVE in line[:MESSAGE_MAX] else SILENCE
     raise Endless
 
 
 def read(connection: socket.socket, silence: float):
-    """Return the bytes that come next, b"" at the end of the stream; None after `silence` seconds.
+    """Return the bytes that come next; b"" at the end of the stream, or after `silence` seconds.
 
     A generator as `exchange`. A silence begins with the next look after the last byte: the time of
     the look that read it may be older than the byte. Raises OSError if the client resets the
@@ -173,13 +171,13 @@ def read(connection: socket.socket, silence: float):
             data = connection.recv(CHUNK)
         except BlockingIOError:
             if silent >= silence:
-                return None
+                return b""
         else:
             if len(data) == CHUNK:
                 yield  # there is more: a look is a chunk, so that who pours takes nobody's time
             return data
         now = yield
-        since = min(since, now)
+        since = min(since, now)  # the first look's
         silent = now - since
 
 
@@ -229,8 +227,11 @@ class Group:
         self.turns = {}  # those who are no newcomers any more, in the order of their turns
 
     def take_turns(self, count: int) -> list:
-        """Return `count` clients whose turn it is, or all; they go to the end of the turns."""
-        if len(self.turns) <= count:
+        """Return `count` clients whose turn it is, or all; they go to the end of the turns.
+
+        Of a crowd, one in NEWEST is of its newest.
+        """
+        if len(self.turns) <= count:  # or the newest would be taken twice
             return list(self.turns)
         backwards = reversed(list(self.clients))  # before 3.8 a dict cannot be reversed
         newest = first(count // NEWEST, (client for client in backwards if client in self.turns))
@@ -253,7 +254,7 @@ class Waiting:
 
     def __init__(self) -> None:
         """Start with nobody."""
-        self.came = {}  # client: when it came (seconds), the oldest first
+        self.clients = {}  # client: when it came (seconds), the oldest first
         self.newcomers = {}  # client: when its next look is due (seconds)
         self.groups = {}  # host: its Group, in the order of the hosts' turns
         # [count]: the Groups of so many clients or more. To search all of them for the largest,
@@ -268,7 +269,7 @@ class Waiting:
         if len(group.clients) == len(self.at_least):
             self.at_least.append({})
         self.at_least[len(group.clients)][group] = None
-        self.came[client] = now
+        self.clients[client] = now
         self.newcomers[client] = now + SOON
 
     def remove(self, client: Client) -> None:
@@ -281,13 +282,13 @@ class Waiting:
         group.turns.pop(client, None)
         if not group.clients:
             del self.groups[client.host]
-        del self.came[client]
+        del self.clients[client]
         self.newcomers.pop(client, None)
 
     def until_next(self, now: float) -> float:
         """Return the seconds from `now` to the next look that is due; SLEEP where nobody waits."""
         dues = list(self.newcomers.values())
-        if len(dues) < len(self.came):  # somebody is no newcomer
+        if len(dues) < len(self.clients):  # somebody is no newcomer
             dues.append(self.next_round)
         return min(dues) - now if dues else SLEEP
 
@@ -298,7 +299,7 @@ class Waiting:
         """
         due = []
         for client in [client for client, at in self.newcomers.items() if at <= now]:
-            age = now - self.came[client]
+            age = now - self.clients[client]
             if age > ROUND:
                 del self.newcomers[client]
                 self.groups[client.host].turns[client] = None
@@ -328,7 +329,7 @@ class Waiting:
     def overdue(self, now: float) -> list:
         """Return the clients with whom the patience is over."""
         clients = []
-        for client, came in self.came.items():
+        for client, came in self.clients.items():
             if now - came < PATIENCE:
                 break
             clients.append(client)
@@ -377,7 +378,7 @@ class Server:
         self.alone_since = 0.0  # when the last client was here, or the log last said that none is
         self.failure = None  # of accept(2), that the log has not said yet
         self.let_go = []  # the addresses of those let go that the log has not said yet
-        self.warned = 0.0  # when the log last had occasion to say either, in the clock's seconds
+        self.last_warn = 0.0  # when the log last had occasion to say either (seconds)
         # To which nothing ever comes; made now, since later no descriptor may be left
         self.idle = socket.socket(listener.family, socket.SOCK_DGRAM)
         if not self.has_descriptor():
@@ -406,7 +407,7 @@ class Server:
             if not visitor:
                 break
             self.begin(*visitor)
-            # With 0.0 a lack of descriptors looks like nobody (see accept): then each accept waits
+            # Not to wait saves a poll(2) each, but hides a lack of descriptors (see accept)
             wait = SOON if self.failure else 0.0
 
     def accept(self, wait: float) -> "tuple | None":
@@ -430,7 +431,7 @@ class Server:
                 raise  # it listens no more: the system has taken it away (ss -K)
             self.failure = reason(error)
         visitor = None
-        if self.waiting.came and not self.has_descriptor():
+        if self.waiting.clients and not self.has_descriptor():
             self.let_one_go()
             visitor = attempt(self.listener.accept)  # unless somebody else takes its descriptor
         if not visitor:
@@ -457,7 +458,7 @@ class Server:
         client = Client(connection, ip, self.log)
         if client.look():
             self.waiting.add(client, now)
-            if len(self.waiting.came) > WAITING_MAX:
+            if len(self.waiting.clients) > WAITING_MAX:
                 self.let_one_go()
 
     def look_at(self, clients: list) -> None:
@@ -491,36 +492,31 @@ class Server:
     def report(self) -> None:
         """Say what is to be said, none of it too often."""
         now = self.clock.now
-        if self.waiting.came:
+        if self.waiting.clients:
             self.alone_since = now
         elif now - self.alone_since >= LONELY:
             self.log.warning("Aucun client depuis plus de une minute.")
             self.alone_since = now
-        if now - self.warned >= WARN_EVERY:
+        if now - self.last_warn >= WARN_EVERY:
             self.warn()
-            self.warned = now
+            self.last_warn = now
 
     def warn(self) -> None:
         """Say why accept(2) failed and how many were let go, if so, since this was last said."""
         if self.failure:
             self.log.warning("Impossible d'accepter un client : %s", self.failure)
         if self.let_go:
-            self.log.warning("Trop de clients en attente ; écartés : %d, le dernier de %s.",
+            self.log.warning("Trop de clients en attente ; écartés : %d (le dernier : %s).",
                              len(self.let_go), self.let_go[-1])
         self.failure, self.let_go = None, []
 
     def close(self) -> None:
         """Say what is held back, look at each client a last time, and close what was opened."""
         self.warn()
-        for client in self.waiting.came:
+        for client in self.waiting.clients:
             client.look(self.clock.now)
             client.hang_up()
         self.idle.close()
-
-
-def endpoint(ip: str, port: int) -> str:
-    """Return `ip` and `port` as one word, an IPv6 address in brackets (RFC 5952, section 6)."""
-    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
 def address_of(text: str) -> str:
@@ -571,6 +567,11 @@ def listen(ip: str, port: int) -> socket.socket:
 
 
 # From here to Parser line for line as in client.py: each file runs alone
+
+
+def endpoint(ip: str, port: int) -> str:
+    """Return `ip` and `port` as one word, an IPv6 address in brackets (RFC 5952, section 6)."""
+    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
 def printable(text: str) -> str:
@@ -673,7 +674,7 @@ class Line(logging.Formatter):
 
 
 class Output:
-    """What both handlers do otherwise than the stock ones, since logging is most of an exchange.
+    """What both handlers do otherwise than the stock ones: a line is most of an exchange's time.
 
     A stock handler takes two locks a line, which one thread does not need, and shows a traceback a
     line when it fails. This one writes the line at once; if that fails, it falls silent for good,
@@ -702,7 +703,7 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
         """Open the file at `path` to append to. Raises OSError or ValueError if that cannot be."""
         super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, encoding="utf-8")
         # A descriptor for the backup: clients may have all others
-        self.spare = attempt(open, NULL, "rb") or attempt(socket.socket)
+        self.spare = attempt(open, NULL, "rb")
         self.what = f"Le journal {printable(self.baseFilename)}"
         self.backup = f"{self.baseFilename}.{self.backupCount}"
         self.failure = None  # of the backup
@@ -731,7 +732,7 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
         return self.stream.read(count)
 
     def write(self, line: str) -> None:
-        """Append `line`, and empty the file before if it is full. Raises OSError if it fails."""
+        """Append `line` to the file, emptied if that would overflow. Raises OSError if it fails."""
         data = line.encode(self.encoding)
         if self.ours:
             if len(data) > self.maxBytes:  # a path or a host may be as long
@@ -739,7 +740,7 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
                 kept = data[:self.maxBytes - len(end)].decode(self.encoding, "ignore")
                 data = kept.encode(self.encoding) + end
             if self.stream.seek(0, 2) + len(data) > self.maxBytes:
-                self.doRollover()
+                self.rotate()
         while data:  # a raw write may take a part only
             count = self.stream.write(data)
             if count is None:  # a pipe that is full, and does not wait
@@ -750,7 +751,7 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
             logging.getLogger(__name__).warning("La sauvegarde %s ne peut être écrite : %s",
                                                 printable(self.backup), reason(self.failure))
 
-    def doRollover(self) -> None:
+    def rotate(self) -> None:
         """Copy the newest bytes to the backup, and empty the file even if that fails.
 
         Raises OSError if it cannot be emptied. Ctrl-C at worst leaves lines in both, and the end of
@@ -770,7 +771,7 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
         except OSError as error:
             self.failure = error  # said when the file has room again: that is a line of it too
         finally:
-            self.spare = attempt(open, NULL, "rb") or attempt(socket.socket)
+            self.spare = attempt(open, NULL, "rb")
         self.stream.truncate(0)
 
     def close(self) -> None:
@@ -863,20 +864,20 @@ def parse(argv: "list | None") -> argparse.Namespace:
     """Return the options in `argv` (None: sys.argv). Raises SystemExit on misuse."""
     parser = Parser(description="Serveur bs : un message, une réponse, et aucun client n'en fait "
                                 "attendre un autre.", add_help=False)
-    parser.color = False  # 3.14 colours for standard output what may be read somewhere else
+    parser.color = False  # 3.14 colours a usage on standard error if standard output is a terminal
     add = parser.add_argument_group("options").add_argument
-    add("-h", "--help", action="help", help="affiche cette aide et termine")
+    add("-h", "--help", action="help", help="affiche cette aide et quitte")
     add("-p", "--port", type=int, default=PORT, metavar="PORT",
-        help=f"port d'écoute, de {PRIVILEGED_MAX + 1} à {PORT_MAX} ; ici, {PRIVILEGED_MAX} et "
-             "moins comptent comme privilégiés (défaut : %(default)s)")
+        help=f"port d'écoute, de {PRIVILEGED_MAX + 1} à {PORT_MAX} ; ici, les ports jusqu'à "
+             f"{PRIVILEGED_MAX} comptent comme privilégiés (défaut : %(default)s)")
     add("-l", "--listen", default=LISTEN, metavar="ADRESSE",
-        help="adresse IPv4 ou IPv6 de cette machine où écouter (défaut : %(default)s)")
+        help="adresse IPv4 ou IPv6 de cette machine sur laquelle écouter (défaut : %(default)s)")
     add("--log-file", metavar="FICHIER",
         help="journal (défaut : {}, sinon {} dans le dossier courant)".format(*LOG_FILES))
     add("-v", "--verbosity", action="store_true",
         help="écrit aussi les lignes DEBUG : la fin de chaque connexion, et sa cause")
     add("--version", action="version", version=f"%(prog)s {VERSION}",
-        help="affiche la version et termine")
+        help="affiche la version et quitte")
     args = parser.parse_args(argv)
     if not 0 <= args.port <= PORT_MAX:
         refuse(f"Le port spécifié n'est pas un port possible (de 0 à {PORT_MAX}).", 1)
@@ -900,7 +901,7 @@ def serve(ip: str, port: int, journal: "Journal | None", log: logging.Logger) ->
                 log.info("Journal : %s", printable(journal.baseFilename))
             else:
                 log.warning("Aucun journal ne peut être ouvert : "
-                            "la console seule reçoit les lignes.")
+                            "seule la console reçoit les lignes.")
             server.run()
         except OSError as error:
             log.error("Le serveur ne peut plus écouter : %s", reason(error))
