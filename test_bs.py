@@ -444,7 +444,7 @@ def interrupt_rotation(place):
     stock, rotate = builtins.open, Journal.rotate
 
     def opening(path, *rest):
-        if (path == "/dev/null") == (place == "spare"):
+        if place == ("spare" if path == "/dev/null" else "backup"):
             raise KeyboardInterrupt
         return stock(path, *rest)
 
@@ -1200,6 +1200,8 @@ class NobodyWaits(Scene):
         bs = self.serve(first=limited(32))
         silent = bs.connect_many(32 - bs.descriptors())
         bs.expect_line(CONNECTED, len(silent))
+        with open(self.log_file, "a") as file:  # full: its backup takes a descriptor too
+            file.write("\n" * 10000)
         silent[-1].send(b"waf").expect(WAF)  # some rounds later
         for connection in silent[:-1]:
             connection.send(b"meo\n")
@@ -1721,6 +1723,7 @@ class ClientLog(Scene):
         for longer, end in ((0, " 2000."), (1, "… (coupé)"), (100, "é… (coupé)"),
                             (101, "é… (coupé)")):
             self.write(self.client_log, "")
+            self.write(self.client_log + ".1", "")
             host = "x" * ((room + longer) % 2) + "é" * ((room + longer) // 2)
             self.client("-p", "2000", "-H", host, "meo")
             line = self.read(self.client_log + ".1")  # the line of the cause came after it
@@ -1734,7 +1737,8 @@ class ClientLog(Scene):
         self.addCleanup(journal.stream.close)
         journal.ours, journal.stream = False, unittest.mock.Mock(write=lambda data: None)
         journal.stream.close.side_effect = OSError("quota")  # as NFS says it; that ends nothing
-        self.assertRaisesRegex(OSError, "Personne ne lit", journal.write, "x")
+        self.assertRaisesRegex(OSError, "^Personne ne lit ce qu'il contient déjà.$",
+                               journal.write, "x")
 
     def test_a_log_that_fails_is_no_concern_of_the_users(self):
         self.assertEqual(self.ask(self.fake(hear, b"ok"), "meo", "--log-file", "/dev/full"),
@@ -1921,6 +1925,8 @@ except SystemExit as end:
             ended = run([sys.executable, "-c", program, *options], self.folder)
             self.assertEqual((ended.code, ended.text), (0, f"alive {code}\n"))
             self.assertRegex(ended.console, "(?s)^.+\nalive\n$")
+        with contextlib.redirect_stderr(io.StringIO()):
+            self.assertEqual((server.main(["-p", "80"]), client.main(["-p", "-1"])), (2, 1))
 
     def test_a_standard_error_of_the_programs_own_is_neither_a_traceback_nor_closed(self):
         for stream in ("io.StringIO()", "io.TextIOWrapper(io.BytesIO(), 'ascii')", "closed",
