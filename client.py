@@ -39,7 +39,7 @@ LOG_DATE = "%Y-%m-%d %H:%M:%S"
 # What LOG_FORMAT does not use: not to look it up takes a fifth off a line's time (logging HOWTO)
 LOG_UNUSED = ("logThreads", "logProcesses", "logMultiprocessing", "_srcfile")
 LOG_MUTED = sys.maxsize  # no line reaches an output of this level
-NULL = "/dev/null"  # where there is none (Windows, some chroots), no descriptor is kept
+NULL = "/dev/null"  # where it is missing (some chroots), no descriptor is kept for the backup
 EVERYBODYS = re.compile(r"//?(dev/(?!shm/)|proc/)")  # what /dev/stdout leads to is not ours
 COLOURS = {"INFO": "\033[37mINFO\033[0m", "WARN": "\033[33mWARN\033[0m"}  # ECMA-48, SGR
 
@@ -95,15 +95,14 @@ def connect(host: str, port: int, timeout: float, log: logging.Logger) -> tuple:
     The addresses of `host` share `timeout` seconds equally: one that is silent must not use up the
     time of the next. Raises OSError if none answers, and as `name_of`.
     """
-    numeric = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
     infos = socket.getaddrinfo(name_of(host), port, 0, socket.SOCK_STREAM)
     for number, info in enumerate(infos, 1):
-        other_end = socket.getnameinfo(info[4], numeric)
-        ip = other_end[0]  # and not info[4][0], which lacks the interface since Python 3.7
+        # Not info[4][0], which lacks the interface since Python 3.7
+        ip, _ = socket.getnameinfo(info[4], socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
         try:
             # In bytes: no codec is needed
             connection = socket.create_connection((ip.encode(), port), timeout / len(infos))
-            if socket.getnameinfo(connection.getsockname(), numeric) != other_end:
+            if attempt(connection.getpeername) != connection.getsockname():  # it may have left
                 return connection, printable(ip)
             # Nobody listens, and the kernel gave us that very port: TCP's simultaneous open
             connection.close()
@@ -621,7 +620,7 @@ def main(argv: "list | None" = None) -> int:
                 log.debug("Journal : %s", printable(journal.baseFilename))
             try:
                 exchange(args, log)
-            except (OSError, ValueError) as error:
+            except (OSError, TypeError, ValueError) as error:
                 sentence = f"Une erreur est survenue: {reason(error)}"  # the notes' words
                 fail(sentence, log, sentence)
     except SystemExit as end:  # a refusal, the help or the version

@@ -76,7 +76,7 @@ LOG_DATE = "%Y-%m-%d %H:%M:%S"
 # What LOG_FORMAT does not use: not to look it up takes a fifth off a line's time (logging HOWTO)
 LOG_UNUSED = ("logThreads", "logProcesses", "logMultiprocessing", "_srcfile")
 LOG_MUTED = sys.maxsize  # no line reaches an output of this level
-NULL = "/dev/null"  # where there is none (Windows, some chroots), no descriptor is kept
+NULL = "/dev/null"  # where it is missing (some chroots), no descriptor is kept for the backup
 EVERYBODYS = re.compile(r"//?(dev/(?!shm/)|proc/)")  # what /dev/stdout leads to is not ours
 COLOURS = {"INFO": "\033[37mINFO\033[0m", "WARN": "\033[33mWARN\033[0m"}  # ECMA-48, SGR
 
@@ -113,8 +113,12 @@ def exchange(connection: socket.socket, ip: str, log: logging.Logger):
         # To close under a client that still sends resets the connection, and the reply may be lost
         # with it (RFC 1122, 4.2.2.13). So it gets the end of our stream, and we await that of its.
         data = reply.encode("utf-8")  # which fits any send buffer: no wait
-        if not attempt(connection.send, data, MORE):
-            connection.send(data)  # a system may lack the flag
+        try:
+            connection.send(data, MORE)
+        except ConnectionError:
+            raise
+        except OSError:  # the flag is not taken
+            connection.send(data)
         connection.shutdown(socket.SHUT_WR)
         log.info('Réponse envoyée au client %s : "%s".', ip, reply)
         while received <= ENDLESS:
@@ -338,7 +342,7 @@ class Waiting:
     def oldest_of_most(self) -> Client:
         """Return the oldest client of the host that has the most.
 
-        So no host can push out a client of one that has fewer.
+        So no host loses one while another has more.
         """
         group = next(iter(self.at_least[-1]))
         return next(iter(group.clients))

@@ -302,6 +302,15 @@ class Exchanges(unittest.TestCase):
         self.assertEqual((len(gone.lines), gone.ends[0]),
                          (1, "Le client 192.0.2.1 a rompu la connexion : Reset."))
 
+    def test_a_reset_that_meets_the_reply_is_told_as_one(self):
+        who = Scripted(Stage(), 0.0, "192.0.2.1", [(0.0, b"waf\n")], 0.0)
+        who.send = unittest.mock.Mock(side_effect=[ConnectionResetError(104, "reset"),
+                                                   BrokenPipeError(32, "pipe")])
+        log = unittest.mock.Mock()
+        self.assertFalse(server.Client(who, who.ip, log).look())
+        ends = [text % tuple(args) for (text, *args), _ in log.debug.call_args_list]
+        self.assertEqual(ends[0], "Le client 192.0.2.1 a rompu la connexion : Reset.")
+
     def test_the_log_says_of_a_message_that_it_was_cut_and_only_then(self):
         cuts = ((b"x" * 1023 + b"\rabc", "x\\r… (coupé)"), (b"x" * 1022 + b"meo", "xme… (coupé)"),
                 (b"x" * 1024, "xxx"), (b"x" * 1025, "xxx… (coupé)"), (b"x" * 1021 + b"meo", "xmeo"),
