@@ -1603,7 +1603,7 @@ class ClientReceives(Scene):
 
     def test_the_seconds_are_told_as_they_were_given(self):
         silent = unittest.mock.Mock()
-        silent.recv.side_effect = socket.timeout
+        silent.recv.side_effect = [socket.timeout] * 9999  # and then an error
         for seconds, said in ((2.0, "en 2 s."), (0.25, "en 0.25 s."), (3600.0, "en 3600 s.")):
             with self.assertRaisesRegex(OSError, f"^Le serveur n'a pas répondu {said}$"):
                 client.receive(silent, seconds, bytearray())
