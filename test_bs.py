@@ -563,7 +563,7 @@ def ask_as_a_notebook(answer):
 
     def asking(prompt):
         print("own", prompt)
-        if hasattr(builtins, str(answer)) and answer:
+        if answer and hasattr(builtins, answer):
             raise getattr(builtins, answer)
         return answer
     builtins.input, sys.stdin = asking, io.StringIO()

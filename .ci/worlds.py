@@ -847,5 +847,5 @@ class Loops(unittest.TestCase):
             judge(who, 0.1)
         self.assertFalse(served.waiting.clients)
         gc.collect()
-        self.assertLess(sum(isinstance(thing, (server.Client, server.Group))
-                            for thing in gc.get_objects()), 1)
+        self.assertFalse([thing for thing in gc.get_objects()
+                          if isinstance(thing, (server.Client, server.Group))])
