@@ -6,8 +6,6 @@ HOST = 127.0.0.1
 N = 1000
 SEED =
 T =
-# T=Class or T=Class.test, of either file
-TESTS = $(if $(T),$$(grep -qw "class $(word 1,$(subst ., ,$(T)))" test_bs.py && echo test_bs || echo worlds).$(T),worlds test_bs)
 
 .PHONY: help run-server run-client test worlds bench clean
 
@@ -28,7 +26,11 @@ run-client:
 	@$(PYTHON) client.py -p $(PORT) -H $(HOST)
 
 test:
-	@N= SEED= PYTHONPATH=.ci:. $(PYTHON) -B -m unittest $(TESTS)
+	@set -- $(T); \
+	if [ -z "$$1" ]; then set -- worlds test_bs; \
+	elif grep -qw "class $${1%%.*}" test_bs.py; then set -- "test_bs.$$1"; \
+	else set -- "worlds.$$1"; fi; \
+	N= SEED= PYTHONPATH=.ci:. $(PYTHON) -B -m unittest "$$@"
 
 worlds:
 	@N=$(N) SEED=$(SEED) PYTHONPATH=.ci:. $(PYTHON) -B -m unittest worlds

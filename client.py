@@ -38,7 +38,6 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 LOG_DATE = "%Y-%m-%d %H:%M:%S"
 # What LOG_FORMAT does not use: not to look it up takes a fifth off a line's time (logging HOWTO)
 LOG_UNUSED = ("logThreads", "logProcesses", "logMultiprocessing", "_srcfile")
-LOG_MUTED = sys.maxsize  # no line reaches an output of this level
 NULL = "/dev/null"  # where it is missing (some chroots), no descriptor is kept for the backup
 EVERYBODYS = re.compile(r"//?(dev/(?!shm/)|proc/)")  # what /dev/stdout leads to is not ours
 COLOURS = {"INFO": "\033[37mINFO\033[0m", "WARN": "\033[33mWARN\033[0m"}  # ECMA-48, SGR
@@ -77,7 +76,7 @@ def name_of(host: str) -> bytes:
     Raises ValueError if it can be neither: getaddrinfo(3) would take `*` for ::1, and Python
     full-width digits for digits. Raises LookupError where Python lacks the IDNA codec for a name.
     """
-    bare = re.sub(r"^\[(.*:.*)\]$", r"\1", host)
+    bare = re.sub(r"^\[(?=.*:)(.*)\]$", r"\1", host)
     name, rule = encode(bare), rb"[\w.-]+\Z"
     if ":" in bare:
         return name  # an IPv6 address; what stands behind a % is an interface, and no host name
@@ -93,24 +92,27 @@ def connect(host: str, port: int, timeout: float, log: logging.Logger) -> tuple:
     """Return a socket connected to `host` (name or IP) and `port`, and the IP of its other end.
 
     The addresses of `host` share `timeout` seconds equally: one that is silent must not use up the
-    time of the next. Raises OSError if none answers, and as `name_of`.
+    time of the next. What one leaves over is shared by those after it. Raises OSError if none
+    answers, and as `name_of`.
     """
     infos = socket.getaddrinfo(name_of(host), port, 0, socket.SOCK_STREAM)
-    for number, info in enumerate(infos, 1):
+    for number, info in enumerate(infos):
+        share, before = timeout / (len(infos) - number), date()
         # Not info[4][0], which lacks the interface since Python 3.7
         ip, _ = socket.getnameinfo(info[4], socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
         try:
             # In bytes: no codec is needed
-            connection = socket.create_connection((ip.encode(), port), timeout / len(infos))
+            connection = socket.create_connection((ip.encode(), port), share)
             if attempt(connection.getpeername) != connection.getsockname():  # it may have left
                 return connection, printable(ip)
             # Nobody listens, and the kernel gave us that very port: TCP's simultaneous open
             connection.close()
             raise OSError("Personne n'écoute sur ce port : le client s'est connecté à lui-même.")
         except OSError as error:
-            if number == len(infos):
+            if number + 1 == len(infos):
                 raise  # there is one at least: else getaddrinfo has raised
             log.debug("Cause : %s", reason(error))
+            timeout -= passed(before, share)
 
 
 def ask() -> str:
@@ -207,13 +209,21 @@ def pieces(connection: socket.socket, timeout: float):
             if wait == SILENCE:  # and not what was left of the timeout
                 yield None
         else:
-            left -= min(max(date() - before, 0.0), wait)  # a date that somebody sets is no time
+            left -= passed(before, wait)
             yield piece
 
 
 def date() -> float:
     """Return the date in seconds: the one that logging stamps on a record, for want of `time`."""
     return logging.makeLogRecord({}).created
+
+
+def passed(before: float, wait: float) -> float:
+    """Return the seconds since `before`, a date(), in a wait of `wait` seconds at most.
+
+    A date that somebody sets is no time.
+    """
+    return min(max(date() - before, 0.0), wait)
 
 
 def shown(data: bytearray) -> str:
@@ -306,18 +316,24 @@ def say(text: str, stream) -> None:
     if stream is None:
         raise OSError("Il n'y a pas de sortie où afficher la réponse.")
     try:
+        stream.write(text)
+    except UnicodeEncodeError:
         try:
-            stream.write(text)
-        except UnicodeEncodeError:
-            try:
-                stream.write(escaped(text, stream.encoding))
-            except (AttributeError, LookupError, TypeError, ValueError):  # another program's own
-                stream.write(escaped(text, "ascii"))
-        stream.flush()
-    except OSError:
-        # Or what is left in its buffer would fail again at exit; another program's own has none
-        attempt(getattr(stream, "close", bool))
-        raise
+            stream.write(escaped(text, stream.encoding))
+        except (AttributeError, LookupError, TypeError, ValueError):  # another program's own
+            stream.write(escaped(text, "ascii"))
+    stream.flush()
+
+
+def end_streams() -> None:
+    """Flush the standard streams, and close one that fails: Python's exit would fail there too."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except AttributeError:  # none, or another program's own
+            pass
+        except (OSError, ValueError):
+            attempt(getattr(stream, "close", bool))
 
 
 def is_terminal(stream) -> bool:
@@ -371,39 +387,43 @@ class Output:
     """What both handlers do otherwise than the stock ones: a line is most of an exchange's time.
 
     A stock handler takes two locks a line, which one thread does not need, and shows a traceback a
-    line when it fails. This one writes the line at once; if that fails, it falls silent for good,
-    the other output, if there is one, says why, and the service goes on.
+    line when it fails. This one writes the line at once; if that fails, the other output, if there
+    is one, says why, once, and the service goes on. The next line is tried again.
     """
 
+    failed = False
+
     def handle(self, record: logging.LogRecord) -> None:
-        """Write the line of `record`, or fall silent and let the other output say why."""
+        """Write the line of `record`, or let the other output say why that failed."""
         try:
             self.write(self.formatter.format(record) + self.terminator)
         except (OSError, ValueError) as error:
-            self.setLevel(LOG_MUTED)
-            logging.getLogger(__name__).warning("%s ne fonctionne plus : %s",
-                                                self.what, reason(error))
+            if not self.failed:  # or a disk that is nearly full would be told of without end
+                self.failed = True
+                logging.getLogger(__name__).warning("%s ne fonctionne plus : %s",
+                                                    self.what, reason(error))
 
 
-class Journal(Output, logging.handlers.RotatingFileHandler):
+class Journal(Output, logging.handlers.RotatingFileHandler, logging.handlers.WatchedFileHandler):
     """The log file; where it is ours to empty, neither it nor its backup grows past LOG_BYTES.
 
     Stock rotation renames the file. That is refused where another program has it open (Windows),
     or where the file was given to us and not its folder, and replaces a link by a file. This one
-    copies it and empties it: the same file goes on.
+    copies it and empties it: the same file goes on. One that was moved or removed is left as it is,
+    and another begun.
     """
 
     def __init__(self, path: str) -> None:
         """Open the file at `path` to append to. Raises OSError or ValueError if that cannot be."""
         super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, encoding="utf-8")
+        self._statstream()  # for reopenIfNeeded: which file this is
         # A descriptor for the backup: clients may have all others
         self.spare = attempt(open, NULL, "rb")
         self.what = f"Le journal {printable(self.baseFilename)}"
         self.backup = f"{self.baseFilename}.{self.backupCount}"
-        self.failure = None  # of the backup
-        self.warned = False
-        if attempt(self.newest, 1) not in (None, b"", b"\n"):  # None: it cannot be read back
-            attempt(self.stream.write, b"\n")  # ends the line that a killed run has left half done
+        self.warned = False  # that the backup cannot be written
+        # Whether the last line has no end, of a run that was killed; None: it cannot be read back
+        self.half = attempt(self.newest, 1) not in (None, b"", b"\n")
 
     def _open(self):
         """Return the file, in bytes, which are what counts, and with no buffer.
@@ -420,39 +440,50 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
             attempt(file.close)
         return readable or file
 
+    def size(self) -> int:
+        """Return the bytes of the file, opened if it is not. Raises OSError if it fails."""
+        if not self.stream or self.stream.closed:  # it did not open when it had moved
+            self.stream = self._open()
+            self._statstream()
+        return self.stream.seek(0, 2)
+
     def newest(self, count: int) -> bytes:
         """Return the last `count` bytes of the file, or all. Raises OSError if it fails."""
-        self.stream.seek(max(self.stream.seek(0, 2) - count, 0))
+        self.stream.seek(max(self.size() - count, 0))
         return self.stream.read(count)
 
     def write(self, line: str) -> None:
         """Append `line` to the file, emptied if that would overflow. Raises OSError if it fails."""
         data = line.encode(self.encoding)
+        if self.half:
+            self.append(b"\n")
         if self.ours:
             if len(data) > self.maxBytes:  # a path or a host may be as long
                 end = (CUT + self.terminator).encode(self.encoding)
                 kept = data[:self.maxBytes - len(end)].decode(self.encoding, "ignore")
                 data = kept.encode(self.encoding) + end
-            if self.stream.seek(0, 2) + len(data) > self.maxBytes:
-                self.rotate()
+            if self.size() + len(data) > self.maxBytes:
+                self.rotate(len(data))
+        self.append(data)
+
+    def append(self, data: bytes) -> None:
+        """Append `data` to the file. Raises OSError if not all of it can be."""
         while data:  # a raw write may take a part only
             count = self.stream.write(data)
             if count is None:  # a pipe that is full, and does not wait
                 raise OSError("Personne ne lit ce qu'il contient déjà.")
             data = data[count:]
-        if self.failure and not self.warned:
-            self.warned = True
-            logging.getLogger(__name__).warning("La sauvegarde %s ne peut être écrite : %s",
-                                                printable(self.backup), reason(self.failure))
+            self.half = bool(data)
 
-    def rotate(self) -> None:
-        """Copy the newest bytes to the backup, and empty the file even if that fails.
+    def rotate(self, size: int) -> None:
+        """Copy the newest bytes to the backup, and make room for `size` bytes even if that fails.
 
-        Raises OSError if it cannot be emptied. Ctrl-C at worst leaves lines in both, and the end of
-        an older backup.
+        Raises OSError if there is none. Ctrl-C at worst leaves lines in both, and the end of an
+        older backup.
         """
+        failure = None
         if self.spare:
-            self.spare.close()
+            attempt(self.spare.close)
         try:
             newest = self.newest(self.maxBytes)
             try:
@@ -463,15 +494,21 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
                 backup.write(newest)
                 backup.truncate()
         except OSError as error:
-            self.failure = error  # said when the file has room again: that is a line of it too
+            failure = error
         finally:
+            attempt(self.reopenIfNeeded)  # if the name leads to our file no longer
             self.spare = attempt(open, NULL, "rb")
-        self.stream.truncate(0)
+        if self.size() + size > self.maxBytes:
+            self.stream.truncate(0)
+        if failure and not self.warned:
+            self.warned = True
+            logging.getLogger(__name__).warning("La sauvegarde %s ne peut être écrite : %s",
+                                                printable(self.backup), reason(failure))
 
     def close(self) -> None:
         """Close the file."""
         if self.spare:
-            self.spare.close()
+            attempt(self.spare.close)
         attempt(super().close)  # a full disk may be told only now (NFS)
 
 
@@ -599,9 +636,9 @@ def parse(argv: "list | None") -> argparse.Namespace:
 
 def fail(text: str, log: logging.Logger, *lines: str) -> None:
     """Log each of the `lines` as an ERROR, say `text`, and exit: raises SystemExit(1)."""
-    for output in log.handlers:
+    for output in log.handlers[:]:
         if isinstance(output, Console):
-            output.setLevel(LOG_MUTED)  # or it would be said twice
+            log.removeHandler(output)  # or it would be said twice
     for line in lines:
         log.error(line)
     leave(text, 1)
@@ -628,6 +665,8 @@ def main(argv: "list | None" = None) -> int:
     except KeyboardInterrupt:
         attempt(say, "\n", sys.stderr)  # ends the line of "^C"
         return 130  # 128 + SIGINT, as shells say it
+    finally:
+        end_streams()
     return 0
 
 

@@ -34,16 +34,15 @@ REPLIES = (  # the first word that the message contains decides; the empty one i
 DECISIVE = REPLIES[0][0].encode()  # no later byte can change its reply
 MESSAGE_MAX = 1024  # bytes that count: the notes' recv(1024)
 ENDLESS = 1 << 20  # bytes (1 MiB) without an end: a thousand times what counts is no message
-CHUNK = 1 << 16  # bytes a recv(2): about what loopback delivers in one segment
+CHUNK = 1 << 12  # bytes a recv(2): LOOKS of these, from clients that pour, are no longer than ROUND
 SILENCE = 0.2  # seconds that end a message which nothing else ends: longer than most round trips
 LINGER = 2.0  # seconds of silence after the reply: what was still under way has arrived by then
 FOREVER = float("inf")  # seconds: who has said nothing has no silence that could end a message
-MORE = getattr(socket, "MSG_MORE", 0)  # Linux: reply and end of stream in one segment, send(2)
 
 # Those who wait
 SOON = 0.001  # seconds: a newcomer's first look, and the shortest wait that poll(2) can measure
 ROUND = 0.02  # seconds between two rounds: nobody feels that
-LOOKS = 200  # in a round: 10,000 a second are some hundredths of a processor
+LOOKS = 500  # in a round: 25,000 a second are some tenth of a processor
 NEWEST = 4  # one look in so many is for the newest of a crowd: they are the likeliest to speak
 PATIENCE = 300.0  # seconds a client may take for all of it: time enough to look up what to type
 
@@ -75,7 +74,6 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 LOG_DATE = "%Y-%m-%d %H:%M:%S"
 # What LOG_FORMAT does not use: not to look it up takes a fifth off a line's time (logging HOWTO)
 LOG_UNUSED = ("logThreads", "logProcesses", "logMultiprocessing", "_srcfile")
-LOG_MUTED = sys.maxsize  # no line reaches an output of this level
 NULL = "/dev/null"  # where it is missing (some chroots), no descriptor is kept for the backup
 EVERYBODYS = re.compile(r"//?(dev/(?!shm/)|proc/)")  # what /dev/stdout leads to is not ours
 COLOURS = {"INFO": "\033[37mINFO\033[0m", "WARN": "\033[33mWARN\033[0m"}  # ECMA-48, SGR
@@ -96,9 +94,9 @@ def reply_to(message: str) -> str:
 def exchange(connection: socket.socket, ip: str, log: logging.Logger):
     """Carry out the exchange with the client at `ip`, from its `connection` to its end.
 
-    A generator: it yields where nothing has come to be read, and after each CHUNK, and is sent the
-    time (seconds) of the look that carries it on. Once begun, however it ends, also by close(), it
-    closes the connection.
+    A generator: it yields where nothing has come to be read, or enough for one look, and is sent
+    the time (seconds) of the look that carries it on. Once begun, however it ends, also by close(),
+    it closes the connection.
     """
     try:
         connection.setblocking(False)
@@ -112,17 +110,11 @@ def exchange(connection: socket.socket, ip: str, log: logging.Logger):
         log.info('Le client %s a envoyé "%s%s".', ip, printable(message), end)
         # To close under a client that still sends resets the connection, and the reply may be lost
         # with it (RFC 1122, 4.2.2.13). So it gets the end of our stream, and we await that of its.
-        data = reply.encode("utf-8")  # which fits any send buffer: no wait
-        try:
-            connection.send(data, MORE)
-        except ConnectionError:
-            raise
-        except OSError:  # the flag is not taken
-            connection.send(data)
+        connection.send(reply.encode("utf-8"))  # it fits any send buffer: no wait
         connection.shutdown(socket.SHUT_WR)
         log.info('Réponse envoyée au client %s : "%s".', ip, reply)
         while received <= ENDLESS:
-            data = yield from read(connection, LINGER)
+            data = yield from read(connection, LINGER, received)
             if not data:
                 break
             received += len(data)
@@ -131,7 +123,7 @@ def exchange(connection: socket.socket, ip: str, log: logging.Logger):
     except OSError as error:  # reset, or gone before its reply
         log.debug("Le client %s a rompu la connexion : %s", ip, reason(error))
     finally:
-        connection.close()
+        attempt(connection.close)
         log.debug("Fin de la connexion du client %s.", ip)
 
 
@@ -150,7 +142,7 @@ def receive(connection: socket.socket):
     """
     line, received, silence = b"", 0, FOREVER
     while received <= ENDLESS:
-        data = yield from read(connection, silence)
+        data = yield from read(connection, silence, received)
         if not data:
             return line, received
         received += len(data)
@@ -162,24 +154,23 @@ def receive(connection: socket.socket):
     raise Endless
 
 
-def read(connection: socket.socket, silence: float):
+def read(connection: socket.socket, silence: float, received: int):
     """Return the bytes that come next; b"" at the end of the stream, or after `silence` seconds.
 
     A generator as `exchange`. A silence begins with the next look after the last byte: the time of
-    the look that read it may be older than the byte. Raises OSError if the client resets the
-    connection.
+    the look that read it may be older than the byte. `received` is how many bytes have come before:
+    after more than a message, each CHUNK waits for a look of its own, so that a client that pours
+    takes nobody's time. Raises OSError if the client resets the connection.
     """
+    if received > MESSAGE_MAX:
+        yield
     since, silent = FOREVER, 0.0  # no look yet
     while True:
         try:
-            data = connection.recv(CHUNK)
+            return connection.recv(CHUNK)
         except BlockingIOError:
             if silent >= silence:
                 return b""
-        else:
-            if len(data) == CHUNK:
-                yield  # there is more: a look is a chunk, so that who pours takes nobody's time
-            return data
         now = yield
         since = min(since, now)  # the first look's
         silent = now - since
@@ -384,7 +375,7 @@ class Server:
         self.let_go = []  # the addresses of those let go that the log has not said yet
         self.last_warn = 0.0  # when the log last had occasion to say either (seconds)
         # To which nothing ever comes; made now, since later no descriptor may be left
-        self.idle = socket.socket(listener.family, socket.SOCK_DGRAM)
+        self.idle = attempt(socket.socket, listener.family, socket.SOCK_DGRAM)
         if not self.has_descriptor():
             self.close()
             raise OSError("Il ne reste aucun descripteur pour un client.")
@@ -451,8 +442,9 @@ class Server:
 
     def rest(self) -> None:
         """Do nothing for a moment: accept(2) would fail again at once."""
-        self.idle.settimeout(ROUND)
-        attempt(self.idle.recv, 1)  # for want of `time`
+        if self.idle:  # some sandboxes forbid datagrams
+            self.idle.settimeout(ROUND)
+            attempt(self.idle.recv, 1)  # for want of `time`
 
     def begin(self, connection: socket.socket, address: tuple) -> None:
         """Begin the exchange of a client that was accepted; unless it is done at once, it waits."""
@@ -520,7 +512,8 @@ class Server:
         for client in self.waiting.clients:
             client.look(self.clock.now)
             client.hang_up()
-        self.idle.close()
+        if self.idle:
+            self.idle.close()
 
 
 def address_of(text: str) -> str:
@@ -529,7 +522,7 @@ def address_of(text: str) -> str:
     Raises SystemExit if it is none. What counts is inet_pton(3): getaddrinfo(3) would take 1.2.3
     for 1.2.0.3, `*` for ::1, and digits of any alphabet.
     """
-    ip = re.sub(r"^\[(.*:.*)\]$", r"\1", text)
+    ip = re.sub(r"^\[(?=.*:)(.*)\]$", r"\1", text)
     try:
         if ":" in ip:
             socket.inet_pton(socket.AF_INET6, ip.partition("%")[0])
@@ -556,6 +549,9 @@ def listen(ip: str, port: int) -> socket.socket:
         # last one (socket(7)). Windows takes that option for port sharing, and has one against it.
         option = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
         attempt(listener.setsockopt, socket.SOL_SOCKET, option, 1)
+        # On Linux the reply leaves in one segment with the end of the stream: tcp(7)
+        option = getattr(socket, "TCP_CORK", socket.TCP_NODELAY)
+        attempt(listener.setsockopt, socket.IPPROTO_TCP, option, 1)
         # Urgent bytes (telnet's interrupt) are bytes of the message: RFC 6093, section 5
         attempt(listener.setsockopt, socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
         # Or "::" is IPv6 alone, as it always is on OpenBSD: ipv6(7). IPv4 has no such option
@@ -616,18 +612,24 @@ def say(text: str, stream) -> None:
     if stream is None:
         raise OSError("Il n'y a pas de sortie où afficher la réponse.")
     try:
+        stream.write(text)
+    except UnicodeEncodeError:
         try:
-            stream.write(text)
-        except UnicodeEncodeError:
-            try:
-                stream.write(escaped(text, stream.encoding))
-            except (AttributeError, LookupError, TypeError, ValueError):  # another program's own
-                stream.write(escaped(text, "ascii"))
-        stream.flush()
-    except OSError:
-        # Or what is left in its buffer would fail again at exit; another program's own has none
-        attempt(getattr(stream, "close", bool))
-        raise
+            stream.write(escaped(text, stream.encoding))
+        except (AttributeError, LookupError, TypeError, ValueError):  # another program's own
+            stream.write(escaped(text, "ascii"))
+    stream.flush()
+
+
+def end_streams() -> None:
+    """Flush the standard streams, and close one that fails: Python's exit would fail there too."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except AttributeError:  # none, or another program's own
+            pass
+        except (OSError, ValueError):
+            attempt(getattr(stream, "close", bool))
 
 
 def is_terminal(stream) -> bool:
@@ -681,39 +683,43 @@ class Output:
     """What both handlers do otherwise than the stock ones: a line is most of an exchange's time.
 
     A stock handler takes two locks a line, which one thread does not need, and shows a traceback a
-    line when it fails. This one writes the line at once; if that fails, it falls silent for good,
-    the other output, if there is one, says why, and the service goes on.
+    line when it fails. This one writes the line at once; if that fails, the other output, if there
+    is one, says why, once, and the service goes on. The next line is tried again.
     """
 
+    failed = False
+
     def handle(self, record: logging.LogRecord) -> None:
-        """Write the line of `record`, or fall silent and let the other output say why."""
+        """Write the line of `record`, or let the other output say why that failed."""
         try:
             self.write(self.formatter.format(record) + self.terminator)
         except (OSError, ValueError) as error:
-            self.setLevel(LOG_MUTED)
-            logging.getLogger(__name__).warning("%s ne fonctionne plus : %s",
-                                                self.what, reason(error))
+            if not self.failed:  # or a disk that is nearly full would be told of without end
+                self.failed = True
+                logging.getLogger(__name__).warning("%s ne fonctionne plus : %s",
+                                                    self.what, reason(error))
 
 
-class Journal(Output, logging.handlers.RotatingFileHandler):
+class Journal(Output, logging.handlers.RotatingFileHandler, logging.handlers.WatchedFileHandler):
     """The log file; where it is ours to empty, neither it nor its backup grows past LOG_BYTES.
 
     Stock rotation renames the file. That is refused where another program has it open (Windows),
     or where the file was given to us and not its folder, and replaces a link by a file. This one
-    copies it and empties it: the same file goes on.
+    copies it and empties it: the same file goes on. One that was moved or removed is left as it is,
+    and another begun.
     """
 
     def __init__(self, path: str) -> None:
         """Open the file at `path` to append to. Raises OSError or ValueError if that cannot be."""
         super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, encoding="utf-8")
+        self._statstream()  # for reopenIfNeeded: which file this is
         # A descriptor for the backup: clients may have all others
         self.spare = attempt(open, NULL, "rb")
         self.what = f"Le journal {printable(self.baseFilename)}"
         self.backup = f"{self.baseFilename}.{self.backupCount}"
-        self.failure = None  # of the backup
-        self.warned = False
-        if attempt(self.newest, 1) not in (None, b"", b"\n"):  # None: it cannot be read back
-            attempt(self.stream.write, b"\n")  # ends the line that a killed run has left half done
+        self.warned = False  # that the backup cannot be written
+        # Whether the last line has no end, of a run that was killed; None: it cannot be read back
+        self.half = attempt(self.newest, 1) not in (None, b"", b"\n")
 
     def _open(self):
         """Return the file, in bytes, which are what counts, and with no buffer.
@@ -730,39 +736,50 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
             attempt(file.close)
         return readable or file
 
+    def size(self) -> int:
+        """Return the bytes of the file, opened if it is not. Raises OSError if it fails."""
+        if not self.stream or self.stream.closed:  # it did not open when it had moved
+            self.stream = self._open()
+            self._statstream()
+        return self.stream.seek(0, 2)
+
     def newest(self, count: int) -> bytes:
         """Return the last `count` bytes of the file, or all. Raises OSError if it fails."""
-        self.stream.seek(max(self.stream.seek(0, 2) - count, 0))
+        self.stream.seek(max(self.size() - count, 0))
         return self.stream.read(count)
 
     def write(self, line: str) -> None:
         """Append `line` to the file, emptied if that would overflow. Raises OSError if it fails."""
         data = line.encode(self.encoding)
+        if self.half:
+            self.append(b"\n")
         if self.ours:
             if len(data) > self.maxBytes:  # a path or a host may be as long
                 end = (CUT + self.terminator).encode(self.encoding)
                 kept = data[:self.maxBytes - len(end)].decode(self.encoding, "ignore")
                 data = kept.encode(self.encoding) + end
-            if self.stream.seek(0, 2) + len(data) > self.maxBytes:
-                self.rotate()
+            if self.size() + len(data) > self.maxBytes:
+                self.rotate(len(data))
+        self.append(data)
+
+    def append(self, data: bytes) -> None:
+        """Append `data` to the file. Raises OSError if not all of it can be."""
         while data:  # a raw write may take a part only
             count = self.stream.write(data)
             if count is None:  # a pipe that is full, and does not wait
                 raise OSError("Personne ne lit ce qu'il contient déjà.")
             data = data[count:]
-        if self.failure and not self.warned:
-            self.warned = True
-            logging.getLogger(__name__).warning("La sauvegarde %s ne peut être écrite : %s",
-                                                printable(self.backup), reason(self.failure))
+            self.half = bool(data)
 
-    def rotate(self) -> None:
-        """Copy the newest bytes to the backup, and empty the file even if that fails.
+    def rotate(self, size: int) -> None:
+        """Copy the newest bytes to the backup, and make room for `size` bytes even if that fails.
 
-        Raises OSError if it cannot be emptied. Ctrl-C at worst leaves lines in both, and the end of
-        an older backup.
+        Raises OSError if there is none. Ctrl-C at worst leaves lines in both, and the end of an
+        older backup.
         """
+        failure = None
         if self.spare:
-            self.spare.close()
+            attempt(self.spare.close)
         try:
             newest = self.newest(self.maxBytes)
             try:
@@ -773,15 +790,21 @@ class Journal(Output, logging.handlers.RotatingFileHandler):
                 backup.write(newest)
                 backup.truncate()
         except OSError as error:
-            self.failure = error  # said when the file has room again: that is a line of it too
+            failure = error
         finally:
+            attempt(self.reopenIfNeeded)  # if the name leads to our file no longer
             self.spare = attempt(open, NULL, "rb")
-        self.stream.truncate(0)
+        if self.size() + size > self.maxBytes:
+            self.stream.truncate(0)
+        if failure and not self.warned:
+            self.warned = True
+            logging.getLogger(__name__).warning("La sauvegarde %s ne peut être écrite : %s",
+                                                printable(self.backup), reason(failure))
 
     def close(self) -> None:
         """Close the file."""
         if self.spare:
-            self.spare.close()
+            attempt(self.spare.close)
         attempt(super().close)  # a full disk may be told only now (NFS)
 
 
@@ -932,6 +955,8 @@ def main(argv: "list | None" = None) -> int:
         pass  # before it served
     except SystemExit as end:  # a refusal, the help or the version
         return end.code
+    finally:
+        end_streams()
     return 0
 
 

@@ -448,15 +448,15 @@ def interrupt_rotation(place):
             raise KeyboardInterrupt
         return stock(path, *rest)
 
-    def interrupted(self):
+    def interrupted(self, size):
         Journal.rotate = rotate
-        self.stream = unittest.mock.Mock(wraps=self.stream)
+        self.stream = unittest.mock.Mock(wraps=self.stream, closed=False)
         interrupt = {"side_effect": KeyboardInterrupt}
         with {"newest": unittest.mock.patch.object(self, "newest", **interrupt),
               "backup": unittest.mock.patch("builtins.open", opening),
               "spare": unittest.mock.patch("builtins.open", opening),
               "truncate": unittest.mock.patch.object(self.stream, "truncate", **interrupt)}[place]:
-            rotate(self)
+            rotate(self, size)
     Journal.rotate = interrupted
 
 
@@ -522,7 +522,7 @@ def take_the_listener_away():
 
 
 def have_nothing_more_than_needed(family):
-    """Have no option, no flag, no `family`, no codec for names, and only files to write."""
+    """Have no option, no datagram, no `family`, no codec for names, and only files to write."""
     import builtins
     import errno
     import socket
@@ -531,7 +531,7 @@ def have_nothing_more_than_needed(family):
 
     class Bare(socket.socket):
         def __init__(self, own=socket.AF_INET, *rest, **names):
-            if own == family:
+            if own == family or socket.SOCK_DGRAM in rest:
                 raise OSError(errno.EAFNOSUPPORT, "no such family")
             super().__init__(own, *rest, **names)
 
@@ -540,11 +540,6 @@ def have_nothing_more_than_needed(family):
 
         def getsockopt(self, *rest):
             raise OSError(errno.EOPNOTSUPP, "no option")
-
-        def send(self, data, flags=0):
-            if flags:
-                raise OSError(errno.EOPNOTSUPP, "no flag")
-            return super().send(data)
 
     def opening(path, mode="r", *rest, **names):
         if mode == "a+b" or path == "/dev/null":
@@ -896,6 +891,11 @@ class ServerExits(Scene):
             self.assertEqual(self.refusal(server.address_of, ip), (3, f"{sentence(ip)}\n"))
         self.assertEqual(os.listdir(self.folder), [])
 
+    def test_an_address_as_long_as_may_be_is_refused_at_once(self):
+        address = "[" + ":" * 130000
+        self.assertEqual(run(command("server", ["-l", address]), self.folder).code, 3)
+        self.assertEqual(run(command("client", ["-H", address, "meo"]), self.folder).code, 1)
+
     def test_an_address_that_this_machine_does_not_have_exits_4(self):
         elsewhere = os.strerror(errno.EADDRNOTAVAIL)
         for port in ([], ["-p", "1025"], ["-p", "65535"]):
@@ -1068,7 +1068,90 @@ class LogGoesOn(Scene):
         os.mkdir(folder)
         bs = self.serve(log_file=os.path.join(folder, "log"))
         shutil.rmtree(folder)
-        self.failing(bs, self.no_backup(os.path.join(folder, "log"), errno.ENOENT))
+        bs.exchange(60)
+        os.mkdir(folder)
+        bs.exchange()
+        self.assertEqual(self.kept(os.path.join(folder, "log")), bs.lines[-3:])
+        failed = f"Le journal {folder}/log ne fonctionne plus : {os.strerror(errno.ENOENT)}."
+        self.assertEqual(bs.messages("WARN"), [f"WARN {failed}"])
+
+    @unittest.skipUnless(hasattr(resource, "prlimit"), "no prlimit(2)")
+    def test_a_disk_that_was_full_for_a_moment_has_the_next_lines_and_half_a_line_is_ended(self):
+        console = os.path.join(self.folder, "console")
+        with open(console, "w") as file:
+            popen = spawn(command("server", ["-p", str(free_port()), "--log-file", self.log_file]),
+                          self.folder, {}, stderr=file)
+        with ending(popen):
+            self.wait_for(lambda: os.path.exists(self.log_file) and "Journal" in
+                          self.read(self.log_file))
+            port = int(re.search(r":(\d+)", self.read(self.log_file)[20:]).group(1))
+
+            def fill(most):
+                resource.prlimit(popen.pid, resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+                Connection(port).send(b"meo\n").expect(MEO)
+            for _ in range(3):  # a disk that is nearly full
+                fill(os.path.getsize(self.log_file) + 30)
+                fill(resource.RLIM_INFINITY)
+                self.wait_for(lambda: self.read(self.log_file).endswith(f'"{MEO}".\n'))
+            popen.send_signal(signal.SIGINT)
+            self.assertEqual(popen.wait(PATIENCE), 0)
+        lines, kept = self.read(console).splitlines(), self.kept()
+        self.assertEqual([len(line) for line in kept if line not in lines], [30] * 3)
+        self.assertEqual(len(kept), 2 + 3 * (1 + 3) + 1)
+        self.assertEqual(len([line for line in lines if " WARN Le journal " in line]), 1)
+        self.assertEqual(len(lines), 2 + 6 * 3 + 2 + 1)  # the console has kept what failed
+
+    def test_a_log_that_is_moved_is_left_alone_and_one_that_is_removed_comes_back(self):
+        for name in ("archive", "bs_server.log.1", None):
+            bs = self.serve(constants={"LOG_BYTES": 3000})
+            if name:
+                archive = os.path.join(self.folder, name)
+                os.rename(self.log_file, archive)
+            else:
+                os.remove(self.log_file)
+            bs.exchange(20)  # some 210 bytes each: 13 go to the file that the name led to
+            if name == "archive":
+                moved = self.read(archive).splitlines()
+                self.assertEqual(moved, bs.lines[:len(moved)])
+                self.assertGreater(len(moved), 40)
+            bs.exchange(5)
+            bs.end()
+            self.assertEqual(bs.messages("WARN"), [])
+            self.assertEqual(self.kept(), bs.lines[-len(self.kept()):])
+            self.assertGreater(len(self.kept()), 70, name)
+            if name == "archive":
+                self.assertEqual(self.read(archive).splitlines(), moved)
+            for name in os.listdir(self.folder):
+                os.remove(os.path.join(self.folder, name))
+
+    def test_a_log_that_is_moved_where_no_other_may_be_made_is_not_emptied(self):
+        bs = self.serve(first=self.give_away(self.log_file), constants={"LOG_BYTES": 3000})
+        archive = os.path.join(self.folder, "archive")
+        os.chmod(self.folder, 0o755)
+        os.rename(self.log_file, archive)
+        os.chmod(self.folder, 0o500 if os.getuid() else 0o755)
+        bs.exchange(20)
+        moved = self.read(archive).splitlines()
+        self.assertEqual(moved, bs.lines[:len(moved)])
+        os.chmod(self.folder, 0o777)
+        bs.exchange()
+        self.assertEqual(self.kept(), bs.lines[-3:])
+        self.assertEqual(self.read(archive).splitlines(), moved)
+        denied = os.strerror(errno.EACCES)
+        self.assertEqual(bs.messages("WARN"), [
+            f"WARN Le journal {self.log_file} ne fonctionne plus : {denied}."])
+
+    def test_the_log_and_its_backup_have_the_mode_of_the_umask_or_keep_their_own(self):
+        for first, made, mode in (("import os; os.umask(0o077)", False, 0o600), ("", True, 0o640)):
+            log_file = f"{self.log_file}.{mode:o}"
+            for name in (log_file, log_file + ".1"):
+                if made:
+                    self.write(name, "")
+                    os.chmod(name, mode)
+            bs = self.serve(log_file=log_file, first=first, constants={"LOG_BYTES": 300})
+            bs.exchange(2)
+            modes = [os.stat(name).st_mode & 0o777 for name in (log_file, log_file + ".1")]
+            self.assertEqual(modes, [mode] * 2)
 
     def test_half_a_line_on_a_full_disk_keeps_nobody_from_starting(self):
         self.write(self.log_file, "half")
@@ -1580,6 +1663,21 @@ class ClientConnects(Scene):
                 if code:
                     self.assertLess(time.monotonic() - start, 0.2 * len(addresses))
 
+    def test_the_time_that_an_address_leaves_over_is_the_next_ones(self):
+        shares = []
+
+        def refuse(_, timeout):
+            shares.append(timeout)
+            raise ConnectionRefusedError
+        addresses = socket.getaddrinfo("127.0.0.1", 2000, 0, socket.SOCK_STREAM) * 12
+        with unittest.mock.patch("socket.getaddrinfo", return_value=addresses), \
+                unittest.mock.patch("socket.create_connection", refuse):
+            self.assertRaises(ConnectionRefusedError,
+                              client.connect, "bs", 2000, 12.0, unittest.mock.Mock())
+        self.assertEqual(len(shares), 12)
+        self.assertAlmostEqual(shares[0], 1.0)
+        self.assertGreater(shares[-1], 11.0)
+
     def test_a_connection_to_itself_is_none(self):
         for host in ("127.0.0.1", "0.0.0.0", "::1")[:2 + has_ipv6()]:
             port = free_port()
@@ -1737,6 +1835,8 @@ class ClientLog(Scene):
         self.addCleanup(journal.stream.close)
         journal.ours, journal.stream = False, unittest.mock.Mock(write=lambda data: None)
         journal.stream.close.side_effect = OSError("quota")  # as NFS says it; that ends nothing
+        journal.spare.close()
+        journal.spare = unittest.mock.Mock(close=journal.stream.close)
         self.assertRaisesRegex(OSError, "^Personne ne lit ce qu'il contient déjà.$",
                                journal.write, "x")
 
@@ -1803,6 +1903,14 @@ class Hosts(Scene):
             text = run(argv, self.folder, **somebodys).text
             self.assertIn(f"server.py -p {port} -l 0.0.0.0\n", text)
             self.assertIn(f"client.py -p {port} -H {host}\n", text)
+
+    def test_make_runs_all_tests_or_those_that_it_is_told_to(self):
+        for make in filter(shutil.which, ("make", "bmake")):
+            for given, names in (("", "worlds test_bs"), ("Replies", "test_bs.Replies"),
+                                 ("Replies.test_x", "test_bs.Replies.test_x"),
+                                 ("Turns", "worlds.Turns")):
+                argv = [make, "-C", HERE, "test", "PYTHON=echo", f"T={given}"]
+                self.assertIn(f" unittest {names}\n", run(argv, self.folder, MAKEFLAGS="").text)
 
     @unittest.skipUnless(shutil.which("git"), "no git")
     def test_a_clone_on_windows_has_no_carriage_return(self):

@@ -34,8 +34,10 @@ END, RESET = "<end>", "<reset>"  # what a client may say beside bytes
 FOREVER = float("inf")
 # README's figures, and not server.py's: who judges has its own
 MEO, WAF, HUMAN = "Meo à toi confrère.", "ptdr t ki", "Mes respects humble humain."
-MIB, CHUNK = 1 << 20, 1 << 16  # bytes
+MIB, CHUNK = 1 << 20, 1 << 12  # bytes
+LOOKS = 500  # in a round
 ROUND = 0.02  # seconds
+BYTE = 1e-8  # seconds that one takes to be read, from a client that pours on a machine of two cores
 PASS = 0.02  # seconds that a pass of the loop may take
 LATE = 3 * (ROUND + PASS)  # seconds: looks for a byte, for its silence and for the end of that
 SEEDS = ([int(os.environ["SEED"])] if os.environ.get("SEED")
@@ -104,7 +106,9 @@ def judge(who, late=LATE, until=FOREVER):
     reply, end = owed(who.script)
     reset = min([at for at, what in who.script if what is RESET], default=FOREVER)
     end = max(end, who.accepted)
-    late += sum(len(what) for _, what in who.script) // CHUNK * (ROUND + PASS)  # a look for each
+    size = sum(len(what) for _, what in who.script)
+    if size > 1024:  # a look for each piece, and for each CHUNK of it
+        late += (len(who.script) + size // CHUNK) * (ROUND + PASS)
 
     def check(holds, promise):
         if not holds:
@@ -160,6 +164,7 @@ class Scripted:
         if what is END:
             return b""
         self.unread[-1:] = [(at, what[count:])] if what[count:] else []
+        self.world.takes_time(len(what[:count]))
         return what[:count]
 
     def send(self, data, flags=0):
@@ -194,14 +199,16 @@ def drawn(chance):
                              b"x" * chance.randrange(1, 1100), b"x" * chance.randrange(1015, 1028)])
               for _ in range(chance.randrange(1, 7))]
     pieces[-1] += chance.choice([b"", b"\n", b"\r\n", b"\nmeo"])
-    if chance.random() < 0.03:
+    pours = chance.random() < 0.03
+    if pours:
         pieces = [b"x" * 65536] * chance.randrange(15, 19)
     at, script = chance.choice([0.0, chance.uniform(0, 0.03), chance.uniform(0, 3)]), []
     for piece in pieces:
         script.append((at, piece))
         at += chance.choice([0.0, chance.uniform(0, 0.01), chance.uniform(0, 0.2), 0.1999])
     if chance.random() < 0.2:
-        at += chance.choice([0.35, chance.uniform(0.35, 1.7), chance.uniform(2.6, 4)])
+        at += 9 if pours else chance.choice([0.35, chance.uniform(0.35, 1.7),
+                                             chance.uniform(2.6, 4)])
         script.append((at, b"meo\n"))
     if chance.random() < 0.3:
         script.append((at, chance.choice([END, END, RESET])))
@@ -218,7 +225,7 @@ class Stage:
 
     now = 0.0
 
-    def takes_time(self):
+    def takes_time(self, count=0):
         """Let a call take its time."""
 
     def has_closed(self, who):
@@ -281,16 +288,22 @@ class Exchanges(unittest.TestCase):
         endless = self.play([*many, (0.1, b"x")])
         self.assertEqual((endless.replies, endless.lines[1:]), (
             [], ["Le client 192.0.2.1 envoie sans fin : connexion coupée."]))
-        after = [(at / 10, b"x" * 65536) for at in range(1, 30)]
+        after = [(at / 2, b"x" * 65536) for at in range(1, 30)]
         talks_on = self.play([(0.0, b"waf\n"), *after], leaves=None)
-        self.assertAlmostEqual(talks_on.closed, 1.6, delta=LATE)
+        self.assertAlmostEqual(talks_on.closed, 8.0, delta=3 * LATE)  # 16 looks a piece
 
-    def test_a_look_reads_64_kib_at_most(self):
-        who = Scripted(Stage(), 0.0, "192.0.2.1", [(0.0, b"x" * MIB)], 0.0)
-        client = server.Client(who, who.ip, unittest.mock.Mock())
-        for looks in range(1, 9):
-            client.look(0.0 if looks > 1 else None)
-            self.assertEqual(len(who.unread[0][1]), MIB - looks * CHUNK)
+    def test_a_look_reads_4_kib_at_most_and_one_piece_after_a_message(self):
+        for script, reads in (([(0.0, b"x" * MIB)], [CHUNK] * 8),
+                              ([(0.0, b"x" * 1000)] * 9, [2000, 1000, 1000]),
+                              ([(0.0, b"waf\n")] * 300, [1028, 4, 4])):
+            who = Scripted(Stage(), 0.0, "192.0.2.1", script, None)
+            client, now, left = server.Client(who, who.ip, unittest.mock.Mock()), None, []
+            for _ in reads:
+                left.append(sum(len(what) for _, what in who.unread))
+                client.look(now)
+                now = 0.0
+            left.append(sum(len(what) for _, what in who.unread))
+            self.assertEqual([a - b for a, b in zip(left, left[1:])], reads)
 
     def test_what_the_log_says_is_what_was_said(self):
         lines = self.play([(0.0, b"\xff\x1b[2J wa"), (0.1, b"f\r\r\nmeo")]).lines
@@ -310,6 +323,12 @@ class Exchanges(unittest.TestCase):
         self.assertFalse(server.Client(who, who.ip, log).look())
         ends = [text % tuple(args) for (text, *args), _ in log.debug.call_args_list]
         self.assertEqual(ends[0], "Le client 192.0.2.1 a rompu la connexion : Reset.")
+
+    def test_a_close_that_fails_ends_nothing(self):
+        who = Scripted(Stage(), 0.0, "192.0.2.1", [(0.0, b"waf\n"), (0.0, END)], None)
+        who.close = unittest.mock.Mock(side_effect=OSError(5, "input/output error"))
+        self.assertFalse(server.Client(who, who.ip, unittest.mock.Mock()).look())
+        who.close.assert_called_once_with()
 
     def test_the_log_says_of_a_message_that_it_was_cut_and_only_then(self):
         cuts = ((b"x" * 1023 + b"\rabc", "x\\r… (coupé)"), (b"x" * 1022 + b"meo", "xme… (coupé)"),
@@ -353,7 +372,7 @@ class Turns(unittest.TestCase):
         for _ in range(rounds):
             chosen = waiting.take_round(now)
             self.assertEqual(len(set(chosen)), len(chosen), "nobody twice")
-            self.assertEqual(len(chosen), min(200, len(waiting.clients)), "no look is left unused")
+            self.assertEqual(len(chosen), min(LOOKS, len(waiting.clients)), "each look is used")
             self.assertEqual(waiting.take_round(now + 0.019), [], "a round each 20 ms")
             for client in chosen:
                 counts[client] = counts.get(client, 0) + 1
@@ -372,20 +391,20 @@ class Turns(unittest.TestCase):
             self.assertTrue(mine == size or mine >= max(got) - 1, (sizes, got))
 
     def test_everybody_has_a_turn(self):
-        for sizes in ([1000], [1] * 1000, [1] * 130 + [200], [1] * 199 + [300], [900, 1, 1, 1]):
+        for sizes in ([2000], [1] * 2000, [1] * 330 + [500], [1] * 499 + [300], [900, 1, 1, 1]):
             waiting, hosts = self.wait(sizes)
-            share = max(200 // len(sizes), 1)
-            rounds = -(-len(sizes) // 200) * -(-max(sizes) // (share - share // 4))
+            share = max(LOOKS // len(sizes), 1)
+            rounds = -(-len(sizes) // LOOKS) * -(-max(sizes) // (share - share // 4))
             self.assertEqual(len(self.looks(waiting, rounds)), sum(sizes))
 
     def test_a_quarter_of_a_crowds_looks_is_for_its_newest(self):
         waiting, (crowd, *_) = self.wait([5000, 1, 1])
         counts = self.looks(waiting, 10)
-        self.assertEqual([counts.get(client, 0) for client in crowd[-49:]], [10] * 49)
-        self.assertEqual(sum(counts[client] for client in crowd if client in counts), 1980)
-        for client in crowd[-49:]:
+        self.assertEqual([counts.get(client, 0) for client in crowd[-124:]], [10] * 124)
+        self.assertEqual(sum(counts[client] for client in crowd if client in counts), 4980)
+        for client in crowd[-124:]:
             waiting.remove(client)
-        self.assertIn(crowd[-50], waiting.take_round(FOREVER))
+        self.assertIn(crowd[-125], waiting.take_round(FOREVER))
 
     def test_a_crowd_that_has_left_costs_nobody_a_turn(self):
         waiting, hosts = self.wait([1] * 5000 + [100])
@@ -483,6 +502,7 @@ class World:
         self.errors = []  # (seconds, OSError): what accept(2) passes on, of nobody here
         self.steps, self.stops = [], []  # (seconds, seconds): the date is set; we are stopped
         self.mac = False  # whether it does not say that it listens
+        self.datagrams = True  # whether it has sockets for them
         self.taken = []  # (from, to) in seconds: somebody else has every descriptor
         self.killed = FOREVER  # seconds: when the system takes the listening socket away
         self.lines, self.timeout, self.accepts, self.family = [], None, 0, socket.AF_INET
@@ -522,9 +542,9 @@ class World:
 
     # Time
 
-    def takes_time(self):
-        """Let a call take its time."""
-        self.now += self.cost
+    def takes_time(self, count=0):
+        """Let a call take its time, in which so many bytes are read."""
+        self.now += self.cost + count * BYTE
 
     def recv(self, count):
         """Do as a socket to which nothing ever comes, whose timeout is `nap`."""
@@ -567,6 +587,8 @@ class World:
         """Do as socket.socket: give one if a descriptor is left, to which nothing ever comes."""
         if self.full():
             raise OSError(24, "no descriptor")
+        if kind == socket.SOCK_DGRAM and not self.datagrams:
+            raise PermissionError(13, "no datagram")
         self.open.append(family)
         return types.SimpleNamespace(settimeout=lambda timeout: setattr(self, "nap", timeout),
                                      recv=self.recv, close=lambda: self.open.remove(family))
@@ -624,7 +646,7 @@ class World:
         crowded = len(here) > self.waiting_max
         full = len(here) >= self.descriptors and self.door() <= self.now
         read = not who.unread or who.unread[-1][0] > self.now
-        pours = sum(len(what) for at, what in who.script if at <= self.now) >= CHUNK
+        pours = sum(len(what) for at, what in who.script if at <= self.now) > 1024
         return {"of the host that has the most": len(own) == max(sizes.values()),
                 "its oldest": who.accepted == min(other.accepted for other in own),
                 "for somebody at the door": crowded or full,
@@ -757,6 +779,13 @@ class Loops(unittest.TestCase):
         self.assertIn(len(world.warned("Impossible")), (9, 10))
         self.assertLess(world.accepts, 9 * 60 + 50)
 
+    def test_without_datagrams_it_serves_too(self):
+        world = World()
+        world.datagrams, world.taken = False, [(1.0, 1.1)]
+        at_door = world.client(1.0, (0.0, b"waf\n"))
+        world.run(5)
+        self.assertAlmostEqual(at_door.replied, 1.1, delta=0.01)
+
     def test_a_listening_socket_that_is_taken_away_ends_the_loop(self):
         world = World()
         world.killed = 2.0
@@ -835,6 +864,17 @@ class Loops(unittest.TestCase):
         world.run(10)
         for who in world.clients:
             judge(who, 0.1)
+
+    def test_clients_that_pour_hold_up_nobody(self):
+        for piece in (b"x" * 4096, b"x" * 4095 + b"\n", b"x" * 1000):
+            world = World()
+            for number in range(100):
+                world.client(1.0 + number // 10 / 10, *[(0.0, piece)] * (2 * MIB // len(piece)),
+                             ip="192.0.2.1")
+            honest = [world.client(1.0 + number / 97, (0.0, b"waf\n")) for number in range(97)]
+            world.run(3)
+            for who in honest:
+                self.assertLess(who.replied, who.at + ROUND)
 
     def test_after_thousands_of_hosts_have_left_a_crowd_is_answered_and_nothing_is_kept(self):
         world = World()
