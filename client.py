@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """bs client: connect, ask, check, send, receive, close, exit.
 
-It speaks to any server of its family (connect, one message, one reply, close), also to those that
-greet, that answer and never close, or that leave before they are asked. What has arrived is shown,
-whatever happens afterwards, and the exit code tells a script whether that is all of it. It
-imports five modules and no other: those of the exercise that it grew out of ("the notes" below).
-Read `exchange` first: its steps are the functions above it, in the order in which they happen.
+It talks to any server of its family (connect, one message, one reply, close), even to one that
+greets, that answers and never closes, or that closes before it is asked. What has arrived is shown,
+whatever happens afterwards, and the exit code tells a script whether that is all of it. It imports
+five modules and no others: those of the exercise that it grew out of ("the notes" below). Read
+`exchange` first: its steps are the functions above it, in the order in which they happen.
 """
 
 import argparse
@@ -25,7 +25,7 @@ TIMEOUT_MAX = 86400.0  # seconds (a day): well inside what every system's poll(2
 SILENCE = 0.5  # seconds that end a reply whose server never closes: a lost segment takes 0.2 or so
 MESSAGE_MAX = 1024  # bytes in UTF-8: a server of this family reads no more
 REPLY_MAX = 2000  # bytes that are read and shown: escaped, they still fit the log as a line
-GREETING_MAX = 1 << 20  # bytes (1 MiB) before we speak: who says more greets without end
+GREETING_MAX = 1 << 20  # bytes (1 MiB) before we speak: a longer greeting has no end
 QUESTION = "Que veux-tu envoyer au serveur : "
 CLOSED = "Le serveur a fermé la connexion sans répondre."
 
@@ -33,19 +33,19 @@ CLOSED = "Le serveur a fermé la connexion sans répondre."
 LOG_FILES = ("/var/log/bs_client/bs_client.log", "bs_client.log")  # the first that opens
 LOG_REFUSED = 1  # exit code where a file that was asked for does not open: not the server's
 LOG_BYTES = 10000  # that a file holds at most, with one backup: the notes' figures
-LOG_BACKUPS = 1  # which is written over: for more, they would have to be moved on
+LOG_BACKUPS = 1  # overwritten each time: more of them would have to be renamed
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 LOG_DATE = "%Y-%m-%d %H:%M:%S"
 # What LOG_FORMAT does not use: not to look it up takes a fifth off a line's time (logging HOWTO)
 LOG_UNUSED = ("logThreads", "logProcesses", "logMultiprocessing", "_srcfile")
 NULL = "/dev/null"  # where it is missing (some chroots), no descriptor is kept for the backup
-EVERYBODYS = re.compile(r"//?(dev/(?!shm/)|proc/)")  # what /dev/stdout leads to is not ours
+SPECIAL_FILES = re.compile(r"//?(dev/(?!shm/)|proc/)")  # what /dev/stdout leads to is not emptied
 COLOURS = {"INFO": "\033[37mINFO\033[0m", "WARN": "\033[33mWARN\033[0m"}  # ECMA-48, SGR
 
 # What is shown
 RED = "\033[31m{}\033[0m"
-SPACES = "\xa0\u202f"  # of French typography: not printable, says Python
-CUT = "… (coupé)"  # ends what is shown or logged in part
+SPACES = "\xa0\u202f"  # those of French typography, which str.isprintable rejects
+CUT = "… (coupé)"  # the end of a text that is shown or logged in part
 
 
 def check_message(message: str) -> str:
@@ -79,8 +79,8 @@ def name_of(host: str) -> bytes:
     bare = re.sub(r"^\[(?=.*:)(.*)\]$", r"\1", host)
     name, rule = encode(bare), rb"[\w.-]+\Z"
     if ":" in bare:
-        return name  # an IPv6 address; what stands behind a % is an interface, and no host name
-    if max(name, default=0) > 127:  # not ASCII: only then, since the codec takes a while to load
+        return name  # an IPv6 address; what follows a % is an interface, and no host name
+    if max(name, default=0) > 127:  # only if it is not ASCII: the codec takes a while to load
         # Without "xn--" it was ASCII in disguise: full-width digits
         name, rule = attempt(bare.encode, "idna") or name, rb"(?=.*xn--)" + rule
     if not re.match(rule, name):
@@ -91,9 +91,8 @@ def name_of(host: str) -> bytes:
 def connect(host: str, port: int, timeout: float, log: logging.Logger) -> tuple:
     """Return a socket connected to `host` (name or IP) and `port`, and the IP of its other end.
 
-    The addresses of `host` share `timeout` seconds equally: one that is silent must not use up the
-    time of the next. What one leaves over is shared by those after it. Raises OSError if none
-    answers, and as `name_of`.
+    The addresses of `host` share `timeout` seconds equally, and what one leaves over is shared by
+    those after it. Raises OSError if none answers, and as `name_of`.
     """
     infos = socket.getaddrinfo(name_of(host), port, 0, socket.SOCK_STREAM)
     for number, info in enumerate(infos):
@@ -105,7 +104,7 @@ def connect(host: str, port: int, timeout: float, log: logging.Logger) -> tuple:
             connection = socket.create_connection((ip.encode(), port), share)
             if attempt(connection.getpeername) != connection.getsockname():  # it may have left
                 return connection, printable(ip)
-            # Nobody listens, and the kernel gave us that very port: TCP's simultaneous open
+            # No server listens, and the kernel gave us that very port: TCP's simultaneous open
             connection.close()
             raise OSError("Personne n'écoute sur ce port : le client s'est connecté à lui-même.")
         except OSError as error:
@@ -120,35 +119,35 @@ def ask() -> str:
 
     Raises ValueError if there is none, and OSError if it cannot be asked for or read.
 
-    The notes' input() asks on standard error where readline is not loaded, alters what is typed
-    before a Ctrl-D, and reads a line without end until memory is gone. But where it is not Python's
-    own (a notebook's), it alone reaches the user.
+    Not by the notes' input(): that asks on standard error where readline is not loaded, alters a
+    line that Ctrl-D ends, and reads an endless one until memory is gone. Only where it is not
+    Python's own (in a notebook) is it called: there nothing else reaches the user.
     """
     if input.__module__ != "builtins":
         try:
             return re.sub(r"\r?\n\Z", "", input(QUESTION))
-        except (EOFError, RuntimeError, TypeError):  # a notebook may have nobody to ask
+        except (EOFError, RuntimeError, TypeError):  # a notebook may run without a user
             raise ValueError("Rien n'a été saisi.")
-    # Where somebody can read it: `client.py >reply.txt` is asked on standard error
+    # Where the user can read it: `client.py >reply.txt` asks on standard error
     console = sys.stderr if is_terminal(sys.stderr) and not is_terminal(sys.stdout) else sys.stdout
     say(QUESTION, console)
     if sys.stdin is None:
         raise ValueError("Il n'y a pas d'entrée standard où lire un message.")
     try:
-        line = sys.stdin.readline(MESSAGE_MAX + 2)  # the newline, and one that is too many
+        line = sys.stdin.readline(MESSAGE_MAX + 2)  # the newline, and one character too many
     except UnicodeDecodeError as error:
         raise ValueError(f"La saisie n'est pas du texte en {error.encoding}.")
     if not line.endswith("\n"):
-        say("\n", console)  # nobody has pressed Enter (Ctrl-D), or it is too long
+        say("\n", console)  # it ended with Ctrl-D, or is too long
     if not line:
         raise ValueError("Rien n'a été saisi.")
     return re.sub(r"\r?\n\Z", "", line)
 
 
-def overhear(connection: socket.socket, said: bytearray) -> None:
-    """Add to `said` what the server has said unasked by now: a greeting, or why it leaves.
+def read_greeting(connection: socket.socket, said: bytearray) -> None:
+    """Add to `said` what the server has said before we speak: a greeting, or why it closes.
 
-    Raises OSError if it has left.
+    It does not wait for one. Raises OSError if the server has closed or reset the connection.
     """
     connection.setblocking(False)
     while len(said) <= GREETING_MAX:
@@ -164,20 +163,20 @@ def overhear(connection: socket.socket, said: bytearray) -> None:
 def send(connection: socket.socket, message: str) -> None:
     """Send `message`, and the newline that ends it. Raises OSError if that fails.
 
-    Where the newline would be the byte that no server of this family reads, it stays here: to
-    close with a byte unread resets the connection (RFC 1122, 4.2.2.13).
+    A message of MESSAGE_MAX bytes has no newline: a server of this family reads no more, and one
+    that closes with a byte unread resets the connection (RFC 1122, 4.2.2.13).
     """
-    connection.sendall((encode(message) + b"\n")[:MESSAGE_MAX])  # it fits any send buffer: no wait
+    connection.sendall((encode(message) + b"\n")[:MESSAGE_MAX])  # fits any send buffer: no wait
 
 
 def receive(connection: socket.socket, timeout: float, reply: bytearray) -> None:
-    """Add to `reply` what the server says, until it closes, or falls silent without closing.
+    """Add to `reply` what the server says, until it closes, or is silent for SILENCE seconds.
 
-    Of more than REPLY_MAX bytes no more is read. Raises OSError if there is no reply, or not all of
-    it, in `timeout` seconds.
+    Once there are more than REPLY_MAX bytes no more is read. Raises OSError if the reply has not
+    come, or not all of it, in `timeout` seconds.
     """
     try:
-        for piece in pieces(connection, timeout):  # None: a silence; b"": the end
+        for piece in pieces(connection, timeout):  # None: a silence; b"": the end of the stream
             reply += piece or b""
             if len(reply) > REPLY_MAX or reply and not piece:
                 return
@@ -192,7 +191,7 @@ def receive(connection: socket.socket, timeout: float, reply: bytearray) -> None
 
 
 def pieces(connection: socket.socket, timeout: float):
-    """Yield the bytes that come, None after each SILENCE without any, and b"" where they end.
+    """Yield the bytes that come, None after each SILENCE without any, b"" at the stream's end.
 
     Stops after `timeout` seconds. Raises OSError if the connection is lost.
     """
@@ -204,9 +203,9 @@ def pieces(connection: socket.socket, timeout: float):
             piece = connection.recv(REPLY_MAX)
         except socket.timeout as error:
             if error.errno:
-                raise  # the kernel's, which has given up: since Python 3.10 of the same class
+                raise  # the kernel's ETIMEDOUT: since Python 3.10 it is of the same class
             left -= wait
-            if wait == SILENCE:  # and not what was left of the timeout
+            if wait == SILENCE:  # not a shorter wait, at the end of the timeout
                 yield None
         else:
             left -= passed(before, wait)
@@ -214,20 +213,20 @@ def pieces(connection: socket.socket, timeout: float):
 
 
 def date() -> float:
-    """Return the date in seconds: the one that logging stamps on a record, for want of `time`."""
+    """Return the date in seconds, as logging stamps it on a record, for want of `time`."""
     return logging.makeLogRecord({}).created
 
 
 def passed(before: float, wait: float) -> float:
-    """Return the seconds since `before`, a date(), in a wait of `wait` seconds at most.
+    """Return the seconds since `before`, a date(), of a wait that took `wait` seconds at most.
 
-    A date that somebody sets is no time.
+    If the date was set meanwhile, it counts for nothing, or for the whole wait.
     """
     return min(max(date() - before, 0.0), wait)
 
 
 def shown(data: bytearray) -> str:
-    """Return what the server has said as text of one line, without the end of that."""
+    """Return what the server has said as one line of text, without its line end."""
     text = re.sub(rb"\r?\n\Z", b"", data[:REPLY_MAX]).decode("utf-8", "backslashreplace")
     return printable(text) + (CUT if len(data) > REPLY_MAX else "")
 
@@ -236,7 +235,7 @@ def exchange(args: argparse.Namespace, log: logging.Logger) -> None:
     """Carry out one exchange as `args` (from `parse`) say, and show what comes of it.
 
     Raises SystemExit if there is no connection, ValueError if the message may not be sent, and
-    OSError if the connection brings no reply, or not all of it, or nobody can read it.
+    OSError if no reply comes, or not all of it, or it cannot be shown.
     """
     message = args.message
     if message is not None:
@@ -247,7 +246,7 @@ def exchange(args: argparse.Namespace, log: logging.Logger) -> None:
         host, port = printable(args.host), args.port
         sentence = f"Impossible de se connecter au serveur {host} sur le port {port}."
         cause = f"Cause : {reason(error)}"
-        fail(f"{error_line(sentence)}\n{cause}", log, sentence, cause)
+        log_and_exit(f"{error_line(sentence)}\n{cause}", log, sentence, cause)
     with connection:
         log.info("Connexion réussie à %s.", endpoint(ip, args.port))
         say(f"Connecté avec succès au serveur {ip} sur le port {args.port}\n", sys.stdout)
@@ -255,7 +254,7 @@ def exchange(args: argparse.Namespace, log: logging.Logger) -> None:
             message = check_message(ask())
         said, reply = bytearray(), bytearray()  # filled in place: shown even if the call raises
         try:
-            overhear(connection, said)
+            read_greeting(connection, said)
         finally:
             if said:
                 log.info('Le serveur %s a dit : "%s".', ip, shown(said))
@@ -279,18 +278,18 @@ def endpoint(ip: str, port: int) -> str:
 
 
 def printable(text: str) -> str:
-    """Return `text`, every character escaped that could forge a line or act on a screen.
+    """Return `text`, every character escaped that could forge a line or control a terminal.
 
-    What is not printable might; the spaces of French typography do neither.
+    Those that are not printable could, but for the spaces of French typography.
     """
     if text.isprintable():
         return text
-    # repr() and no codec: that would be loaded now, where clients may have every descriptor
+    # Not by a codec: to load one opens a file, and clients may hold every descriptor
     return "".join(c if c.isprintable() or c in SPACES else repr(c)[1:-1] for c in text)
 
 
 def attempt(call, *args):
-    """Return what `call` gives for `args`, or None if that fails: it is done without."""
+    """Return what `call` returns for `args`, or None if it fails: we do without."""
     try:
         return call(*args)
     except (OSError, ValueError):
@@ -309,9 +308,9 @@ def escaped(text: str, encoding: str) -> str:
 
 
 def say(text: str, stream) -> None:
-    """Write `text` on `stream`, a standard one, whatever characters that can encode.
+    """Write `text` to `stream`, a standard one, with escapes for what it cannot encode.
 
-    Raises OSError if there is none (None), or nobody can read it there; ValueError if it is closed.
+    Raises OSError if there is no stream (None), or it fails; ValueError if it is closed.
     """
     if stream is None:
         raise OSError("Il n'y a pas de sortie où afficher la réponse.")
@@ -320,17 +319,17 @@ def say(text: str, stream) -> None:
     except UnicodeEncodeError:
         try:
             stream.write(escaped(text, stream.encoding))
-        except (AttributeError, LookupError, TypeError, ValueError):  # another program's own
+        except (AttributeError, LookupError, TypeError, ValueError):  # the calling program's own
             stream.write(escaped(text, "ascii"))
     stream.flush()
 
 
-def end_streams() -> None:
-    """Flush the standard streams, and close one that fails: Python's exit would fail there too."""
+def flush_streams() -> None:
+    """Flush the standard streams, and close one that fails, or Python would exit with 120."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except AttributeError:  # none, or another program's own
+        except AttributeError:  # there is none, or it is the calling program's own
             pass
         except (OSError, ValueError):
             attempt(getattr(stream, "close", bool))
@@ -340,18 +339,18 @@ def is_terminal(stream) -> bool:
     """Return True if `stream`, a standard one, is a terminal."""
     try:
         return stream.isatty()
-    except (AttributeError, OSError, ValueError):  # none, another program's own, or closed
+    except (AttributeError, OSError, ValueError):  # none, the calling program's own, or closed
         return False
 
 
 def is_coloured(stream) -> bool:
-    """Return True if `stream`, a standard one, is a terminal that shows colours."""
+    """Return True if `stream`, a standard one, is a terminal that interprets colours."""
     return sys.platform != "win32" and is_terminal(stream)
 
 
-def leave(text: str, code: int) -> None:
-    """Say `text` on standard error, if there is one, and exit: raises SystemExit(`code`)."""
-    attempt(say, f"{text}\n", sys.stderr)  # or nobody can read it there: the code says it
+def exit_with(text: str, code: int) -> None:
+    """Write `text` to standard error, if there is one, and exit: raises SystemExit(`code`)."""
+    attempt(say, f"{text}\n", sys.stderr)
     sys.exit(code)
 
 
@@ -360,13 +359,13 @@ def error_line(sentence: str) -> str:
     return (RED if is_coloured(sys.stderr) else "{}").format(f"ERROR {sentence}")
 
 
-def refuse(sentence: str, code: int) -> None:
-    """Say `sentence` as an ERROR and exit: raises SystemExit(`code`)."""
-    leave(error_line(sentence), code)
+def exit_with_error(sentence: str, code: int) -> None:
+    """Write `sentence` as an ERROR and exit: raises SystemExit(`code`)."""
+    exit_with(error_line(sentence), code)
 
 
-class Line(logging.Formatter):
-    """The notes' line, with WARN for WARNING: made once for both outputs, one date a second."""
+class LineFormatter(logging.Formatter):
+    """The notes' format, with WARN for WARNING. A record's line is kept for the second handler."""
 
     record = second = None
 
@@ -379,85 +378,85 @@ class Line(logging.Formatter):
             level = "WARN" if record.levelno == logging.WARNING else record.levelname
             self.line = LOG_FORMAT % {"asctime": self.date, "levelname": level,
                                       "message": record.getMessage()}
-            self.record = record  # last, as `second` above: Ctrl-C may come in between
+            self.record = record  # last, as `second` above, or Ctrl-C could leave a stale line
         return self.line
 
 
-class Output:
-    """What both handlers do otherwise than the stock ones: a line is most of an exchange's time.
+class OutputMixin:
+    """What both handlers do differently from the stock ones: logging is most of the work.
 
-    A stock handler takes two locks a line, which one thread does not need, and shows a traceback a
-    line when it fails. This one writes the line at once; if that fails, the other output, if there
-    is one, says why, once, and the service goes on. The next line is tried again.
+    A stock handler takes two locks a line, which one thread does not need, and prints a traceback a
+    line when it fails. This one writes the line at once. The first time that this fails it logs a
+    warning, which the other handler writes; the service goes on, and the next line is tried again.
     """
 
     failed = False
 
     def handle(self, record: logging.LogRecord) -> None:
-        """Write the line of `record`, or let the other output say why that failed."""
+        """Write the line of `record`; log a warning the first time that this fails."""
         try:
             self.write(self.formatter.format(record) + self.terminator)
         except (OSError, ValueError) as error:
-            if not self.failed:  # or a disk that is nearly full would be told of without end
+            if not self.failed:  # once: a disk that is nearly full fails again and again
                 self.failed = True
                 logging.getLogger(__name__).warning("%s ne fonctionne plus : %s",
                                                     self.what, reason(error))
 
 
-class Journal(Output, logging.handlers.RotatingFileHandler, logging.handlers.WatchedFileHandler):
-    """The log file; where it is ours to empty, neither it nor its backup grows past LOG_BYTES.
+class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
+              logging.handlers.WatchedFileHandler):
+    """The log file; unless it is a special file, neither it nor its backup exceeds LOG_BYTES.
 
     Stock rotation renames the file. That is refused where another program has it open (Windows),
     or where the file was given to us and not its folder, and replaces a link by a file. This one
-    copies it and empties it: the same file goes on. One that was moved or removed is left as it is,
-    and another begun.
+    copies it and truncates it: the same file goes on. One that was moved is left alone, and another
+    one begun.
     """
 
     def __init__(self, path: str) -> None:
         """Open the file at `path` to append to. Raises OSError or ValueError if that cannot be."""
         super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, encoding="utf-8")
-        self._statstream()  # for reopenIfNeeded: which file this is
-        # A descriptor for the backup: clients may have all others
+        self._statstream()  # notes for reopenIfNeeded which file this is
+        # A spare descriptor, for the backup: clients may hold all others (muduo's idleFd_)
         self.spare = attempt(open, NULL, "rb")
         self.what = f"Le journal {printable(self.baseFilename)}"
         self.backup = f"{self.baseFilename}.{self.backupCount}"
-        self.warned = False  # that the backup cannot be written
-        # Whether the last line has no end, of a run that was killed; None: it cannot be read back
+        self.warned = False  # whether the log has said that the backup cannot be written
+        # Whether the last line lacks its end: that of a run that was killed. None: cannot be read
         self.half = attempt(self.newest, 1) not in (None, b"", b"\n")
 
     def _open(self):
-        """Return the file, in bytes, which are what counts, and with no buffer.
+        """Return the file, opened in bytes and with no buffer.
 
-        It is opened twice. The first time only to write, as any file may be that was given to us: a
-        pipe opened to be read too would have us as its reader. The second time, if it is ours to
-        empty, to be read back too by the handle that stays: ext4 writes a file out when any handle
-        on it is closed after it was emptied, which takes longer than all the rest.
+        First only to write, which never makes us the reader of a pipe; then, if it may be emptied,
+        to read too. Not later: ext4 flushes a file when any descriptor of it is closed after it was
+        truncated, which takes longer than all the rest.
         """
         file = open(self.baseFilename, "ab", 0)
-        self.ours = file.seekable() and not EVERYBODYS.match(self.baseFilename)
-        readable = attempt(open, self.baseFilename, "a+b", 0) if self.ours else None
+        self.may_empty = file.seekable() and not SPECIAL_FILES.match(self.baseFilename)
+        readable = attempt(open, self.baseFilename, "a+b", 0) if self.may_empty else None
         if readable:
             attempt(file.close)
         return readable or file
 
     def size(self) -> int:
-        """Return the bytes of the file, opened if it is not. Raises OSError if it fails."""
-        if not self.stream or self.stream.closed:  # it did not open when it had moved
+        """Return the size of the file in bytes. Raises OSError if that fails."""
+        if not self.stream or self.stream.closed:  # it was moved, and no other could be opened yet
             self.stream = self._open()
             self._statstream()
         return self.stream.seek(0, 2)
 
     def newest(self, count: int) -> bytes:
-        """Return the last `count` bytes of the file, or all. Raises OSError if it fails."""
+        """Return the last `count` bytes of the file, or all. Raises OSError if that fails."""
         self.stream.seek(max(self.size() - count, 0))
         return self.stream.read(count)
 
     def write(self, line: str) -> None:
-        """Append `line` to the file, emptied if that would overflow. Raises OSError if it fails."""
+        """Append `line`, and rotate before it would not fit. Raises OSError if that fails."""
         data = line.encode(self.encoding)
         if self.half:
             self.append(b"\n")
-        if self.ours:
+        if self.may_empty:
             if len(data) > self.maxBytes:  # a path or a host may be as long
                 end = (CUT + self.terminator).encode(self.encoding)
                 kept = data[:self.maxBytes - len(end)].decode(self.encoding, "ignore")
@@ -467,8 +466,8 @@ class Journal(Output, logging.handlers.RotatingFileHandler, logging.handlers.Wat
         self.append(data)
 
     def append(self, data: bytes) -> None:
-        """Append `data` to the file. Raises OSError if not all of it can be."""
-        while data:  # a raw write may take a part only
+        """Append all of `data` to the file. Raises OSError if that fails."""
+        while data:  # a short write is possible: write(2)
             count = self.stream.write(data)
             if count is None:  # a pipe that is full, and does not wait
                 raise OSError("Personne ne lit ce qu'il contient déjà.")
@@ -478,8 +477,8 @@ class Journal(Output, logging.handlers.RotatingFileHandler, logging.handlers.Wat
     def rotate(self, size: int) -> None:
         """Copy the newest bytes to the backup, and make room for `size` bytes even if that fails.
 
-        Raises OSError if there is none. Ctrl-C at worst leaves lines in both, and the end of an
-        older backup.
+        Raises OSError if there is no room. Ctrl-C at worst leaves the same lines in both, and the
+        end of an older backup.
         """
         failure = None
         if self.spare:
@@ -490,13 +489,13 @@ class Journal(Output, logging.handlers.RotatingFileHandler, logging.handlers.Wat
                 backup = open(self.backup, "r+b")
             except FileNotFoundError:
                 backup = open(self.backup, "wb")
-            with backup:  # written over, then cut: ext4 writes out what was emptied (see _open)
+            with backup:  # overwritten, then truncated: ext4 flushes if it is the other way round
                 backup.write(newest)
                 backup.truncate()
         except OSError as error:
             failure = error
         finally:
-            attempt(self.reopenIfNeeded)  # if the name leads to our file no longer
+            attempt(self.reopenIfNeeded)  # the name may lead to another file now, or to none
             self.spare = attempt(open, NULL, "rb")
         if self.size() + size > self.maxBytes:
             self.stream.truncate(0)
@@ -512,8 +511,8 @@ class Journal(Output, logging.handlers.RotatingFileHandler, logging.handlers.Wat
         attempt(super().close)  # a full disk may be told only now (NFS)
 
 
-class Console(Output, logging.StreamHandler):
-    """The log on standard error; a terminal shows the level's word in colour, but on Windows."""
+class Console(OutputMixin, logging.StreamHandler):
+    """The log on standard error; the level's word is coloured on a terminal, but not on Windows."""
 
     what = "La console"
 
@@ -531,20 +530,21 @@ class Console(Output, logging.StreamHandler):
 
 
 def open_journal(path: "str | None") -> "Journal | None":
-    """Return the log file at `path`; None: the first of LOG_FILES that opens, if one does.
+    """Return the log file at `path`, or where that is None the first of LOG_FILES that opens.
 
-    Raises SystemExit if a `path` that was asked for does not open.
+    Returns None if neither of them does. Raises SystemExit if a `path` that was given does not.
     """
     if path is None:
         return attempt(Journal, LOG_FILES[0]) or attempt(Journal, LOG_FILES[1])
     try:
         return Journal(path)
     except (OSError, ValueError) as error:
-        refuse(f"Impossible d'ouvrir le journal {printable(path)} : {reason(error)}", LOG_REFUSED)
+        exit_with_error(f"Impossible d'ouvrir le journal {printable(path)} : {reason(error)}",
+                        LOG_REFUSED)
 
 
 class Log:
-    """The log of one run, for a `with` that gives the logger and leaves `logging` as it was."""
+    """The log of one run: a context manager that gives the logger, and restores `logging`."""
 
     def __init__(self, journal: "Journal | None", verbose: bool, console: bool) -> None:
         """Take the log file; `verbose` is for DEBUG lines, `console` for standard error too."""
@@ -561,7 +561,7 @@ class Log:
     def __enter__(self) -> logging.Logger:
         """Set `logging` up as the notes do."""
         vars(logging).update(dict.fromkeys(LOG_UNUSED))
-        formatter = Line()
+        formatter = LineFormatter()
         for output in self.outputs:
             output.setFormatter(formatter)
             self.log.addHandler(output)
@@ -570,7 +570,7 @@ class Log:
         return self.log
 
     def __exit__(self, *error) -> None:
-        """Take down what was set up."""
+        """Restore `logging` as it was found."""
         vars(logging).update(self.found)
         self.log.setLevel(self.level_found)
         self.log.propagate = self.propagate_found
@@ -580,15 +580,15 @@ class Log:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser that prints in any locale, and to nobody where nobody reads."""
+    """An argparse parser that prints in any locale, and is silent where a stream is closed."""
 
     def _print_message(self, message: str, file) -> None:
-        """Print `message` on `file`, as argparse asks: None where a standard stream is closed."""
+        """Write `message` to `file`, as argparse asks: None where a standard stream is closed."""
         attempt(say, message, file)
 
     def error(self, message: str) -> None:
-        """Refuse with the usage and argparse's `message`: stock, that may go to standard output."""
-        leave(f"{self.format_usage()}{self.prog}: error: {message}", 2)
+        """Exit with 2, the usage and argparse's `message`. Stock may write to standard output."""
+        exit_with(f"{self.format_usage()}{self.prog}: error: {message}", 2)
 
 
 def seconds(text: str) -> float:
@@ -630,18 +630,18 @@ def parse(argv: "list | None") -> argparse.Namespace:
              "'meo', en minuscules (si absent, il est demandé)")
     args = parser.parse_args(argv)
     if not 0 <= args.port <= PORT_MAX:
-        refuse(f"Le port spécifié n'est pas un port possible (de 0 à {PORT_MAX}).", 1)
+        exit_with_error(f"Le port spécifié n'est pas un port possible (de 0 à {PORT_MAX}).", 1)
     return args
 
 
-def fail(text: str, log: logging.Logger, *lines: str) -> None:
-    """Log each of the `lines` as an ERROR, say `text`, and exit: raises SystemExit(1)."""
+def log_and_exit(text: str, log: logging.Logger, *lines: str) -> None:
+    """Log each of the `lines` as an ERROR, write `text`, and exit: raises SystemExit(1)."""
     for output in log.handlers[:]:
         if isinstance(output, Console):
-            log.removeHandler(output)  # or it would be said twice
+            log.removeHandler(output)  # or it would be shown twice
     for line in lines:
         log.error(line)
-    leave(text, 1)
+    exit_with(text, 1)
 
 
 def main(argv: "list | None" = None) -> int:
@@ -659,14 +659,14 @@ def main(argv: "list | None" = None) -> int:
                 exchange(args, log)
             except (OSError, TypeError, ValueError) as error:
                 sentence = f"Une erreur est survenue: {reason(error)}"  # the notes' words
-                fail(sentence, log, sentence)
-    except SystemExit as end:  # a refusal, the help or the version
+                log_and_exit(sentence, log, sentence)
+    except SystemExit as end:  # an error, the help or the version
         return end.code
     except KeyboardInterrupt:
         attempt(say, "\n", sys.stderr)  # ends the line of "^C"
         return 130  # 128 + SIGINT, as shells say it
     finally:
-        end_streams()
+        flush_streams()
     return 0
 
 

@@ -1,17 +1,16 @@
 #!/usr/bin/env python3
 """bs server: one message in, one reply out, and no client makes another wait.
 
-It imports five modules and no other: those of the exercise that it grew out of ("the notes"
-below). So there are no threads, and no `select` to tell who has spoken: it looks at each client
-again and again. Where you may, ask `selectors`; the rest here stays the same. Three ideas, each of
-which can be read without the others:
+It imports five modules and no others: those of the exercise that it grew out of ("the notes"
+below). So there are no threads, and no `select` to tell which client has spoken: it polls each of
+them again and again. In your own server use `selectors` instead of polling; the rest stays the
+same. Three ideas, each of which can be read without the others:
 
-- `exchange`: what happens to one client, from top to bottom. It never waits. Where nothing has
-  come to be read it stops, and the next look (`Client.look`) carries it on from there.
-- `Waiting`: the clients that are not done, whose turn it is to be looked at, and who goes when
-  there is no room. Looking costs a bounded part of the time, shared equally among the hosts, so
-  that no host can take another's.
-- `Server.run`: the loop, in five steps. Between two looks it sleeps in accept(2).
+- `exchange`: what happens to one client, from top to bottom. It never blocks. Where there is
+  nothing to read it yields, until it is polled again: a look (`Client.look`) resumes it there.
+- `Waiting`: the scheduler of the clients that are not done: which of them are looked at now, and
+  which is evicted when there is no room. The hosts share the looks, and none can take another's.
+- `Server.run`: the event loop, in five steps. Between two looks it sleeps in accept(2).
 
 Read on: tcp(7), accept(2), and RFC 1288 (finger), an exchange of the same shape: connect, one
 line, one answer, close.
@@ -33,28 +32,28 @@ REPLIES = (  # the first word that the message contains decides; the empty one i
 )
 DECISIVE = REPLIES[0][0].encode()  # no later byte can change its reply
 MESSAGE_MAX = 1024  # bytes that count: the notes' recv(1024)
-ENDLESS = 1 << 20  # bytes (1 MiB) without an end: a thousand times what counts is no message
-CHUNK = 1 << 12  # bytes a recv(2): LOOKS of these, from clients that pour, are no longer than ROUND
-SILENCE = 0.2  # seconds that end a message which nothing else ends: longer than most round trips
-LINGER = 2.0  # seconds of silence after the reply: what was still under way has arrived by then
-FOREVER = float("inf")  # seconds: who has said nothing has no silence that could end a message
+RECEIVED_MAX = 1 << 20  # bytes (1 MiB) from one client: a thousand times what counts
+CHUNK = 1 << 12  # bytes a recv(2): even a round of LOOKS_PER_ROUND of these fits into ROUND
+SILENCE = 0.2  # seconds: the inter-byte timer (VTIME, termios(3)) of a message with no other end
+LINGER = 2.0  # seconds, likewise, of the lingering close: what is under way has arrived by then
+NEVER = float("inf")  # seconds: no time-out before the first byte
 
-# Those who wait
-SOON = 0.001  # seconds: a newcomer's first look, and the shortest wait that poll(2) can measure
-ROUND = 0.02  # seconds between two rounds: nobody feels that
-LOOKS = 500  # in a round: 25,000 a second are some tenth of a processor
-NEWEST = 4  # one look in so many is for the newest of a crowd: they are the likeliest to speak
-PATIENCE = 300.0  # seconds a client may take for all of it: time enough to look up what to type
+# The scheduler
+SHORTEST_WAIT = 0.001  # seconds: poll(2) measures milliseconds
+ROUND = 0.02  # seconds between two rounds of looks: no person feels that
+LOOKS_PER_ROUND = 500  # that is 25,000 a second, some tenth of a processor
+NEWEST_ONE_IN = 4  # one look in so many is for a crowd's newest: they are the likeliest to speak
+EXCHANGE_MAX = 300.0  # seconds that a client may take for all of it: time to look up what to type
 
 # The loop
-SLEEP = 1.0  # seconds at most: Windows delivers Ctrl-C only between waits
+SLEEP_MAX = 1.0  # seconds: Windows delivers Ctrl-C only between waits
 LONELY = 60.0  # seconds without a client before the log says so: its sentence speaks of a minute
-BATCH = 16  # clients begun in a pass of the loop, before those who wait are looked at
-PASS = 0.02  # seconds that count beside a wait, at most: what takes longer is a date that was set
+BATCH = 16  # clients accepted in one pass of the loop, before the waiting ones are looked at
+PASS_MAX = 0.02  # seconds that a pass may take beyond its wait; if more, the date was set
 WAITING_MAX = 10000  # clients, where the descriptors suffice: some 20 MB
-WARN_EVERY = 1.0  # seconds between two warnings that there is no room: a flood is not one of lines
-# What accept(2) says where there is nobody to begin: none is at the door, or who was has left
-NOBODY = (BlockingIOError, socket.timeout, ConnectionError)
+WARN_EVERY = 1.0  # seconds between two warnings that there is no room, whatever the flood
+# What accept(2) raises where no client is to be had: none is in the queue, or it has already left
+NO_CLIENT = (BlockingIOError, socket.timeout, ConnectionError)
 
 # The listener
 LISTEN = "0.0.0.0"  # every IPv4 address of this machine
@@ -69,19 +68,19 @@ IPV4_MAPPED = re.compile(r"^::ffff:(?=\d+\.)")  # an IPv4 peer of an IPv6 socket
 LOG_FILES = ("/var/log/bs_server/bs_server.log", "bs_server.log")  # the first that opens
 LOG_REFUSED = 5  # exit code where a file that was asked for does not open: not the client's
 LOG_BYTES = 10000  # that a file holds at most, with one backup: the notes' figures
-LOG_BACKUPS = 1  # which is written over: for more, they would have to be moved on
+LOG_BACKUPS = 1  # overwritten each time: more of them would have to be renamed
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 LOG_DATE = "%Y-%m-%d %H:%M:%S"
 # What LOG_FORMAT does not use: not to look it up takes a fifth off a line's time (logging HOWTO)
 LOG_UNUSED = ("logThreads", "logProcesses", "logMultiprocessing", "_srcfile")
 NULL = "/dev/null"  # where it is missing (some chroots), no descriptor is kept for the backup
-EVERYBODYS = re.compile(r"//?(dev/(?!shm/)|proc/)")  # what /dev/stdout leads to is not ours
+SPECIAL_FILES = re.compile(r"//?(dev/(?!shm/)|proc/)")  # what /dev/stdout leads to is not emptied
 COLOURS = {"INFO": "\033[37mINFO\033[0m", "WARN": "\033[33mWARN\033[0m"}  # ECMA-48, SGR
 
 # What is shown
 RED = "\033[31m{}\033[0m"
-SPACES = "\xa0\u202f"  # of French typography: not printable, says Python
-CUT = "… (coupé)"  # ends what is shown or logged in part
+SPACES = "\xa0\u202f"  # those of French typography, which str.isprintable rejects
+CUT = "… (coupé)"  # the end of a text that is shown or logged in part
 
 
 def reply_to(message: str) -> str:
@@ -94,9 +93,10 @@ def reply_to(message: str) -> str:
 def exchange(connection: socket.socket, ip: str, log: logging.Logger):
     """Carry out the exchange with the client at `ip`, from its `connection` to its end.
 
-    A generator: it yields where nothing has come to be read, or enough for one look, and is sent
-    the time (seconds) of the look that carries it on. Once begun, however it ends, also by close(),
-    it closes the connection.
+    A generator, whose state is the line at which it stands: awaiting the first byte, receiving,
+    replied, lingering. It yields where there is nothing to read, or where one look has read enough,
+    and is sent the time (seconds) of the look that resumes it. Once begun, it closes the connection
+    however it ends, also by close().
     """
     try:
         connection.setblocking(False)
@@ -108,40 +108,40 @@ def exchange(connection: socket.socket, ip: str, log: logging.Logger):
         end = CUT if len(line) > MESSAGE_MAX else ""
         reply = reply_to(message)
         log.info('Le client %s a envoyé "%s%s".', ip, printable(message), end)
-        # To close under a client that still sends resets the connection, and the reply may be lost
-        # with it (RFC 1122, 4.2.2.13). So it gets the end of our stream, and we await that of its.
-        connection.send(reply.encode("utf-8"))  # it fits any send buffer: no wait
+        connection.send(reply.encode("utf-8"))  # it fits any send buffer, so it never blocks
+        # A lingering close: to close while the client still sends would reset the connection, and
+        # the reply might be lost (RFC 1122, 4.2.2.13). So we half-close, and wait for its end.
         connection.shutdown(socket.SHUT_WR)
         log.info('Réponse envoyée au client %s : "%s".', ip, reply)
-        while received <= ENDLESS:
+        while received <= RECEIVED_MAX:
             data = yield from read(connection, LINGER, received)
             if not data:
                 break
             received += len(data)
-    except Endless:
+    except EndlessMessage:
         log.warning("Le client %s envoie sans fin : connexion coupée.", ip)
-    except OSError as error:  # reset, or gone before its reply
+    except OSError as error:  # reset, or closed before its reply
         log.debug("Le client %s a rompu la connexion : %s", ip, reason(error))
     finally:
         attempt(connection.close)
         log.debug("Fin de la connexion du client %s.", ip)
 
 
-class Endless(Exception):
-    """A client has sent more than ENDLESS bytes, and its message has not ended."""
+class EndlessMessage(Exception):
+    """A client has sent more than RECEIVED_MAX bytes, and its message has not ended."""
 
 
 def receive(connection: socket.socket):
     """Return the message (bytes), and how many bytes have come: 0 if the client left without one.
 
     A generator as `exchange`. TCP carries a stream and knows no messages. One ends at the first of:
-    a newline; the end of the stream; the word that no later byte can outdo, with nothing more
-    waiting; and, for clients that end theirs with nothing at all, some silence. One that is longer
-    than MESSAGE_MAX may come without its end. Raises Endless, and OSError if the client resets the
-    connection.
+    a newline; the end of the stream; the word that no later byte can outdo, with nothing more to
+    read; and, for clients that end theirs with nothing at all, a silence. One that is longer than
+    MESSAGE_MAX may be returned without its end. Raises EndlessMessage, and OSError if the client
+    resets the connection.
     """
-    line, received, silence = b"", 0, FOREVER
-    while received <= ENDLESS:
+    line, received, silence = b"", 0, NEVER
+    while received <= RECEIVED_MAX:
         data = yield from read(connection, silence, received)
         if not data:
             return line, received
@@ -151,35 +151,34 @@ def receive(connection: socket.socket):
             return line[:-1] if line.endswith(b"\r") else line, received
         line = line[:MESSAGE_MAX + 2]  # one more tells that it is too long, one may be its end's \r
         silence = 0.0 if DECISIVE in line[:MESSAGE_MAX] else SILENCE
-    raise Endless
+    raise EndlessMessage
 
 
 def read(connection: socket.socket, silence: float, received: int):
     """Return the bytes that come next; b"" at the end of the stream, or after `silence` seconds.
 
-    A generator as `exchange`. A silence begins with the next look after the last byte: the time of
-    the look that read it may be older than the byte. `received` is how many bytes have come before:
-    after more than a message, each CHUNK waits for a look of its own, so that a client that pours
-    takes nobody's time. Raises OSError if the client resets the connection.
+    A generator as `exchange`. The silence counts from the first look that found nothing: the time
+    of the one before may be older than the last byte. `received` is how many bytes came before:
+    once that is more than a message, each CHUNK takes a look of its own, so that a client that
+    pours keeps no other waiting. Raises OSError if the client resets the connection.
     """
     if received > MESSAGE_MAX:
         yield
-    since, silent = FOREVER, 0.0  # no look yet
+    now, deadline = 0.0, NEVER if silence else 0.0
     while True:
         try:
             return connection.recv(CHUNK)
         except BlockingIOError:
-            if silent >= silence:
+            if now >= deadline:
                 return b""
         now = yield
-        since = min(since, now)  # the first look's
-        silent = now - since
+        deadline = min(deadline, now + silence)
 
 
 class Client:
-    """One client: a look at it carries its exchange on, and nobody need know how far it is."""
+    """One client: a look resumes its exchange, and the caller need not know how far that is."""
 
-    __slots__ = ("ip", "host", "steps")  # there may be ten thousand
+    __slots__ = ("host", "ip", "steps")  # there may be ten thousand
 
     def __init__(self, connection: socket.socket, ip: str, log: logging.Logger) -> None:
         """Take the accepted socket, the address at its other end, and the log."""
@@ -191,15 +190,15 @@ class Client:
         self.steps = exchange(connection, ip, log)
 
     def look(self, now: "float | None" = None) -> bool:
-        """Carry the exchange on as far as it goes; return True if it is not done.
+        """Resume the exchange, as far as it goes without blocking; return True once it is done.
 
         `now` is the time in seconds; the first look, which begins it, has none (PEP 342).
         """
         try:
             self.steps.send(now)
         except StopIteration:
-            return False
-        return True
+            return True
+        return False
 
     def hang_up(self) -> None:
         """End the exchange where it stands, and close the connection."""
@@ -212,24 +211,24 @@ def first(count: int, items) -> list:
 
 
 class Group:
-    """The clients of one host that wait. The keys of a dict are a set that keeps its order."""
+    """The waiting clients of one host. The keys of a dict are a set that keeps its order."""
 
     __slots__ = ("clients", "turns")
 
     def __init__(self) -> None:
-        """Start with nobody."""
+        """Start with no client."""
         self.clients = {}  # all of them, the oldest first
-        self.turns = {}  # those who are no newcomers any more, in the order of their turns
+        self.turns = {}  # those that are no newcomers any more, in the order of their turns
 
     def take_turns(self, count: int) -> list:
-        """Return `count` clients whose turn it is, or all; they go to the end of the turns.
+        """Return `count` clients whose turn it is, or all; they go to the end of the queue.
 
-        Of a crowd, one in NEWEST is of its newest.
+        Of a crowd, one in NEWEST_ONE_IN is among its newest.
         """
         if len(self.turns) <= count:  # or the newest would be taken twice
             return list(self.turns)
         backwards = reversed(list(self.clients))  # before 3.8 a dict cannot be reversed
-        newest = first(count // NEWEST, (client for client in backwards if client in self.turns))
+        newest = first(count // NEWEST_ONE_IN, (each for each in backwards if each in self.turns))
         for client in newest:
             self.turns[client] = self.turns.pop(client)
         others = first(count - len(newest), self.turns)
@@ -239,36 +238,35 @@ class Group:
 
 
 class Waiting:
-    """The clients that are not done: whose turn it is, and who goes when there is no room.
+    """The scheduler: which of the waiting clients are looked at now, and which one is evicted.
 
-    A newcomer is about to speak, and is looked at each time its age has doubled. From then on it
-    has its turn in rounds, which the hosts share equally. Nothing is fixed ahead: a round is shared
-    among those who are there when it comes. There is no socket here and no clock: `now` is the
-    time, in seconds.
+    A newcomer is about to speak, and is looked at with exponential back-off, after 1, 2, 4, 8 and
+    16 ms. From then on it takes its turn in rounds, a round robin of which each host has a max-min
+    fair share. Nothing is fixed in advance: a round is shared among the clients that wait when it
+    comes. There is no socket here and no clock: `now` is the time, in seconds.
     """
 
     def __init__(self) -> None:
-        """Start with nobody."""
+        """Start with no client."""
         self.clients = {}  # client: when it came (seconds), the oldest first
         self.newcomers = {}  # client: when its next look is due (seconds)
         self.groups = {}  # host: its Group, in the order of the hosts' turns
-        # [count]: the Groups of so many clients or more. To search all of them for the largest,
-        # each time one is let go, would saturate a core
+        # A bucket queue. [count]: the Groups of at least so many clients; [-1] holds the largest
         self.at_least = [{}]
         self.next_round = 0.0  # seconds
 
     def add(self, client: Client, now: float) -> None:
-        """Let `client`, who has come `now`, wait."""
+        """Let `client`, which has come `now`, wait."""
         group = self.groups.setdefault(client.host, Group())
         group.clients[client] = None
         if len(group.clients) == len(self.at_least):
             self.at_least.append({})
         self.at_least[len(group.clients)][group] = None
         self.clients[client] = now
-        self.newcomers[client] = now + SOON
+        self.newcomers[client] = now + SHORTEST_WAIT
 
     def remove(self, client: Client) -> None:
-        """Forget `client`, who waits."""
+        """Forget `client`, which waits."""
         group = self.groups[client.host]
         del self.at_least[len(group.clients)][group]
         if not self.at_least[-1]:
@@ -281,16 +279,16 @@ class Waiting:
         self.newcomers.pop(client, None)
 
     def until_next(self, now: float) -> float:
-        """Return the seconds from `now` to the next look that is due; SLEEP where nobody waits."""
+        """Return the seconds until the next look is due; SLEEP_MAX where no client waits."""
         dues = list(self.newcomers.values())
-        if len(dues) < len(self.clients):  # somebody is no newcomer
+        if len(dues) < len(self.clients):  # some are no newcomers any more
             dues.append(self.next_round)
-        return min(dues) - now if dues else SLEEP
+        return min(dues) - now if dues else SLEEP_MAX
 
     def take_newcomers(self, now: float) -> list:
-        """Return, and count as looked at, the newcomers whose age has doubled since they last were.
+        """Return the newcomers whose look is due, each of which backs off to twice its age.
 
-        Who is older than ROUND is no newcomer any more, and has its turn in rounds.
+        A client older than ROUND is no newcomer any more, and takes its turn in rounds.
         """
         due = []
         for client in [client for client, at in self.newcomers.items() if at <= now]:
@@ -304,37 +302,34 @@ class Waiting:
         return due
 
     def take_round(self, now: float) -> list:
-        """Return, and count as looked at, the clients whose turn it is: LOOKS at most, each ROUND.
+        """Return the clients whose turn it is: LOOKS_PER_ROUND at most, once every ROUND.
 
-        The hosts share the looks equally, and what one cannot use is the others': who has the
-        fewest clients takes first, an equal part of what is left. Where there are more hosts than
-        looks, they too have turns.
+        The hosts share the looks max-min fairly: the one with the fewest clients takes first, an
+        equal part of the looks that are left. Where there are more hosts than looks, the hosts too
+        take turns.
         """
         if now < self.next_round:
             return []
         self.next_round = now + ROUND
-        hosts = first(LOOKS, (host for host, group in self.groups.items() if group.turns))
+        hosts = first(LOOKS_PER_ROUND, (host for host, group in self.groups.items() if group.turns))
         hosts.sort(key=lambda host: len(self.groups[host].turns))
         clients = []
         for number, host in enumerate(hosts):
-            group = self.groups[host] = self.groups.pop(host)  # to the end
-            clients += group.take_turns((LOOKS - len(clients)) // (len(hosts) - number))
+            group = self.groups[host] = self.groups.pop(host)  # to the end of the queue
+            clients += group.take_turns((LOOKS_PER_ROUND - len(clients)) // (len(hosts) - number))
         return clients
 
     def overdue(self, now: float) -> list:
-        """Return the clients with whom the patience is over."""
+        """Return the clients that have waited for EXCHANGE_MAX or longer."""
         clients = []
         for client, came in self.clients.items():
-            if now - came < PATIENCE:
+            if now - came < EXCHANGE_MAX:
                 break
             clients.append(client)
         return clients
 
-    def oldest_of_most(self) -> Client:
-        """Return the oldest client of the host that has the most.
-
-        So no host loses one while another has more.
-        """
+    def victim(self) -> Client:
+        """Return the client to evict: the oldest of the host that has the most."""
         group = next(iter(self.at_least[-1]))
         return next(iter(group.clients))
 
@@ -350,16 +345,16 @@ class Clock:
     def advance(self, wait: float) -> None:
         """Set `now`, after the loop has waited for `wait` seconds at most.
 
-        The stamp is a date. A step back counts for nothing, and one forward for no more than the
-        wait and a pass can take: the date was set, or the process was stopped.
+        The stamp is a date. A step back counts for nothing, and a step forward for no more than the
+        wait and PASS_MAX: the date was set, or the process was stopped.
         """
         stamp = logging.makeLogRecord({}).created
-        self.now += min(max(stamp - self.stamp, 0.0), wait + PASS)
+        self.now += min(max(stamp - self.stamp, 0.0), wait + PASS_MAX)
         self.stamp = stamp
 
 
 class Server:
-    """The loop: it begins the exchange of each client that comes, and carries on those who wait."""
+    """The event loop: it accepts clients, begins their exchanges and carries them on."""
 
     def __init__(self, listener: socket.socket, log: logging.Logger) -> None:
         """Take the listening socket and the log.
@@ -371,11 +366,11 @@ class Server:
         self.clock = Clock()
         self.waiting = Waiting()
         self.alone_since = 0.0  # when the last client was here, or the log last said that none is
-        self.failure = None  # of accept(2), that the log has not said yet
-        self.let_go = []  # the addresses of those let go that the log has not said yet
+        self.accept_error = None  # why accept(2) failed, until the log has said it
+        self.evicted = []  # the addresses of the evicted clients, until the log has said it
         self.last_warn = 0.0  # when the log last had occasion to say either (seconds)
-        # To which nothing ever comes; made now, since later no descriptor may be left
-        self.idle = attempt(socket.socket, listener.family, socket.SOCK_DGRAM)
+        # Nothing ever comes to it. Later no descriptor may be left; some sandboxes forbid it
+        self.sleeper = attempt(socket.socket, listener.family, socket.SOCK_DGRAM)
         if not self.has_descriptor():
             self.close()
             raise OSError("Il ne reste aucun descripteur pour un client.")
@@ -383,55 +378,56 @@ class Server:
     def run(self) -> None:
         """Serve until KeyboardInterrupt. Raises OSError where the listener listens no more."""
         while True:
-            self.begin_who_comes()
+            self.accept_clients()
             self.look_at(self.waiting.take_newcomers(self.clock.now))
             self.look_at(self.waiting.take_round(self.clock.now))
-            self.end_overdue(self.waiting.overdue(self.clock.now))
+            self.hang_up_overdue(self.waiting.overdue(self.clock.now))
             self.report()
 
-    def begin_who_comes(self) -> None:
-        """Sleep until somebody comes or the next look is due; begin with who comes, BATCH at most.
+    def accept_clients(self) -> None:
+        """Sleep until a client comes or the next look is due; accept BATCH clients at most.
 
-        Each is begun before the next is accepted: who is done at once takes nobody's descriptor.
+        Each is begun before the next is accepted: one that is done at once frees its descriptor.
         """
-        wait = max(self.waiting.until_next(self.clock.now), SOON)
+        wait = max(self.waiting.until_next(self.clock.now), SHORTEST_WAIT)
         for _ in range(BATCH):
-            visitor = self.accept(wait)
+            accepted = self.accept(wait)
             if wait:  # nothing else takes long
                 self.clock.advance(wait)
-            if not visitor:
+            if not accepted:
                 break
-            self.begin(*visitor)
-            # Not to wait saves a poll(2) each, but hides a lack of descriptors (see accept)
-            wait = SOON if self.failure else 0.0
+            self.begin(*accepted)
+            # Without a wait there is no poll(2), which is faster; but EMFILE then comes with no
+            # client in the queue too, and proves nothing (see accept)
+            wait = SHORTEST_WAIT if self.accept_error else 0.0
 
     def accept(self, wait: float) -> "tuple | None":
-        """Return who comes to the door in `wait` seconds, as (socket, address); None if nobody.
+        """Return the next connection as (socket, address), or None if none comes in `wait` seconds.
 
-        None too if nobody can come in. Where no descriptor is left, one who waits is let go. Any
-        other failure of accept(2) is the network's, and nobody's fault who is here. Raises OSError
-        where the listening socket listens no more.
+        On EMFILE or ENFILE (no descriptor is left) one client is evicted, and it is tried again. No
+        other error of accept(2) costs a client its place. Raises OSError where the listening socket
+        listens no more.
         """
         self.listener.settimeout(wait)
         try:
             return self.listener.accept()
-        except NOBODY:
+        except NO_CLIENT:
             return None
         except OSError as error:
             if not wait:
-                # accept(2) asks for a descriptor before it looks whether anybody is there. The
-                # next one waits, in poll(2), which looks at the door alone.
+                # Linux checks for a descriptor before it looks whether a client is in the queue.
+                # The next call waits, in poll(2), which looks at the queue alone.
                 return None
             if attempt(self.listener.getsockopt, socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 0:
                 raise  # it listens no more: the system has taken it away (ss -K)
-            self.failure = reason(error)
-        visitor = None
+            self.accept_error = reason(error)
+        accepted = None
         if self.waiting.clients and not self.has_descriptor():
-            self.let_one_go()
-            visitor = attempt(self.listener.accept)  # unless somebody else takes its descriptor
-        if not visitor:
+            self.evict_one()
+            accepted = attempt(self.listener.accept)  # another process may take the descriptor
+        if not accepted:
             self.rest()
-        return visitor
+        return accepted
 
     def has_descriptor(self) -> bool:
         """Return True if the system has a descriptor left for us."""
@@ -441,52 +437,52 @@ class Server:
         return bool(probe)
 
     def rest(self) -> None:
-        """Do nothing for a moment: accept(2) would fail again at once."""
-        if self.idle:  # some sandboxes forbid datagrams
-            self.idle.settimeout(ROUND)
-            attempt(self.idle.recv, 1)  # for want of `time`
+        """Sleep for a moment: accept(2) would fail again at once."""
+        if self.sleeper:
+            self.sleeper.settimeout(ROUND)
+            attempt(self.sleeper.recv, 1)  # for want of `time`
 
     def begin(self, connection: socket.socket, address: tuple) -> None:
-        """Begin the exchange of a client that was accepted; unless it is done at once, it waits."""
-        now = self.alone_since = self.clock.now  # report() sees only those who wait
+        """Begin the exchange of an accepted client, which waits unless that is done at once."""
+        now = self.alone_since = self.clock.now  # report() sees only the clients that wait
         # macOS accepts a connection that is already gone, with no address at all
         ip = IPV4_MAPPED.sub("", address[0]) if address else "inconnu"
         client = Client(connection, ip, self.log)
-        if client.look():
+        if not client.look():
             self.waiting.add(client, now)
             if len(self.waiting.clients) > WAITING_MAX:
-                self.let_one_go()
+                self.evict_one()
 
     def look_at(self, clients: list) -> None:
-        """Carry on each of `clients`; who is done waits no longer."""
+        """Look at each of `clients`; one that is done waits no longer."""
         for client in clients:
-            if not client.look(self.clock.now):
+            if client.look(self.clock.now):
                 self.waiting.remove(client)
 
-    def end_overdue(self, clients: list) -> None:
-        """Hang up on each of `clients`, with whom the patience is over."""
+    def hang_up_overdue(self, clients: list) -> None:
+        """Hang up on each of `clients`, whose time is over."""
         for client in clients:
-            if self.end(client):
+            if self.hang_up_on(client):
                 self.log.warning("Le client %s tarde trop : connexion fermée.", client.ip)
 
-    def let_one_go(self) -> None:
-        """Hang up on one who waits, since there is no room: one of the host that has the most."""
-        client = self.waiting.oldest_of_most()
-        if self.end(client):
-            self.let_go.append(client.ip)
+    def evict_one(self) -> None:
+        """Evict one client, since there is no room: `Waiting.victim` says which."""
+        client = self.waiting.victim()
+        if self.hang_up_on(client):
+            self.evicted.append(client.ip)
 
-    def end(self, client: Client) -> bool:
-        """Look at `client` a last time, so that a message that has ended is answered, and hang up.
+    def hang_up_on(self, client: Client) -> bool:
+        """Take a last look at `client`, so that a message that has ended is answered, and hang up.
 
         Returns True if it was not done by then.
         """
         self.waiting.remove(client)
-        undone = client.look(self.clock.now)
+        done = client.look(self.clock.now)
         client.hang_up()
-        return undone
+        return not done
 
     def report(self) -> None:
-        """Say what is to be said, none of it too often."""
+        """Log the warnings that are due, none of them too often."""
         now = self.clock.now
         if self.waiting.clients:
             self.alone_since = now
@@ -498,29 +494,29 @@ class Server:
             self.last_warn = now
 
     def warn(self) -> None:
-        """Say why accept(2) failed and how many were let go, if so, since this was last said."""
-        if self.failure:
-            self.log.warning("Impossible d'accepter un client : %s", self.failure)
-        if self.let_go:
+        """Log why accept(2) failed and how many clients were evicted since this was last said."""
+        if self.accept_error:
+            self.log.warning("Impossible d'accepter un client : %s", self.accept_error)
+        if self.evicted:
             self.log.warning("Trop de clients en attente ; écartés : %d (le dernier : %s).",
-                             len(self.let_go), self.let_go[-1])
-        self.failure, self.let_go = None, []
+                             len(self.evicted), self.evicted[-1])
+        self.accept_error, self.evicted = None, []
 
     def close(self) -> None:
-        """Say what is held back, look at each client a last time, and close what was opened."""
+        """Log what is still to be said, take a last look at each client, and close everything."""
         self.warn()
         for client in self.waiting.clients:
             client.look(self.clock.now)
             client.hang_up()
-        if self.idle:
-            self.idle.close()
+        if self.sleeper:
+            self.sleeper.close()
 
 
 def address_of(text: str) -> str:
     """Return the IPv4 or IPv6 address that `text` is, without the brackets of an endpoint.
 
-    Raises SystemExit if it is none. What counts is inet_pton(3): getaddrinfo(3) would take 1.2.3
-    for 1.2.0.3, `*` for ::1, and digits of any alphabet.
+    Raises SystemExit if it is not one, by inet_pton(3): getaddrinfo(3) would take 1.2.3 for
+    1.2.0.3, `*` for ::1, and digits of any alphabet.
     """
     ip = re.sub(r"^\[(?=.*:)(.*)\]$", r"\1", text)
     try:
@@ -529,24 +525,25 @@ def address_of(text: str) -> str:
         else:
             socket.inet_pton(socket.AF_INET, ip)
     except (OSError, ValueError):
-        refuse(f"L'adresse spécifiée {printable(text)} n'est pas une adresse IP valide.", 3)
+        exit_with_error(
+            f"L'adresse spécifiée {printable(text)} n'est pas une adresse IP valide.", 3)
     return ip
 
 
 def listen(ip: str, port: int) -> socket.socket:
     """Return a socket that listens on `ip`, IPv4 or IPv6, and `port`.
 
-    Raises SystemExit if the system will not have us listen there.
+    Raises SystemExit if we cannot listen there.
     """
     listener = None
     try:
         family = socket.AF_INET6 if ":" in ip else socket.AF_INET
-        # In bytes: for a text Python loads the IDNA codec, which knows names and no address
+        # In bytes: for a str Python would load the IDNA codec, which is for names
         host = ip.encode("utf-8", "surrogateescape")
         info = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
         listener = socket.socket(family, socket.SOCK_STREAM)
         # A restarted server listens at once, although the kernel still holds connections of the
-        # last one (socket(7)). Windows takes that option for port sharing, and has one against it.
+        # last one (socket(7)). On Windows that option shares the port, and another one forbids it.
         option = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
         attempt(listener.setsockopt, socket.SOL_SOCKET, option, 1)
         # On Linux the reply leaves in one segment with the end of the stream: tcp(7)
@@ -562,7 +559,7 @@ def listen(ip: str, port: int) -> socket.socket:
         if listener:
             listener.close()
         place = printable(endpoint(ip, port))
-        refuse(f"Impossible d'écouter sur {place} : {reason(error)}", 4)
+        exit_with_error(f"Impossible d'écouter sur {place} : {reason(error)}", 4)
     return listener
 
 
@@ -575,18 +572,18 @@ def endpoint(ip: str, port: int) -> str:
 
 
 def printable(text: str) -> str:
-    """Return `text`, every character escaped that could forge a line or act on a screen.
+    """Return `text`, every character escaped that could forge a line or control a terminal.
 
-    What is not printable might; the spaces of French typography do neither.
+    Those that are not printable could, but for the spaces of French typography.
     """
     if text.isprintable():
         return text
-    # repr() and no codec: that would be loaded now, where clients may have every descriptor
+    # Not by a codec: to load one opens a file, and clients may hold every descriptor
     return "".join(c if c.isprintable() or c in SPACES else repr(c)[1:-1] for c in text)
 
 
 def attempt(call, *args):
-    """Return what `call` gives for `args`, or None if that fails: it is done without."""
+    """Return what `call` returns for `args`, or None if it fails: we do without."""
     try:
         return call(*args)
     except (OSError, ValueError):
@@ -605,9 +602,9 @@ def escaped(text: str, encoding: str) -> str:
 
 
 def say(text: str, stream) -> None:
-    """Write `text` on `stream`, a standard one, whatever characters that can encode.
+    """Write `text` to `stream`, a standard one, with escapes for what it cannot encode.
 
-    Raises OSError if there is none (None), or nobody can read it there; ValueError if it is closed.
+    Raises OSError if there is no stream (None), or it fails; ValueError if it is closed.
     """
     if stream is None:
         raise OSError("Il n'y a pas de sortie où afficher la réponse.")
@@ -616,17 +613,17 @@ def say(text: str, stream) -> None:
     except UnicodeEncodeError:
         try:
             stream.write(escaped(text, stream.encoding))
-        except (AttributeError, LookupError, TypeError, ValueError):  # another program's own
+        except (AttributeError, LookupError, TypeError, ValueError):  # the calling program's own
             stream.write(escaped(text, "ascii"))
     stream.flush()
 
 
-def end_streams() -> None:
-    """Flush the standard streams, and close one that fails: Python's exit would fail there too."""
+def flush_streams() -> None:
+    """Flush the standard streams, and close one that fails, or Python would exit with 120."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except AttributeError:  # none, or another program's own
+        except AttributeError:  # there is none, or it is the calling program's own
             pass
         except (OSError, ValueError):
             attempt(getattr(stream, "close", bool))
@@ -636,18 +633,18 @@ def is_terminal(stream) -> bool:
     """Return True if `stream`, a standard one, is a terminal."""
     try:
         return stream.isatty()
-    except (AttributeError, OSError, ValueError):  # none, another program's own, or closed
+    except (AttributeError, OSError, ValueError):  # none, the calling program's own, or closed
         return False
 
 
 def is_coloured(stream) -> bool:
-    """Return True if `stream`, a standard one, is a terminal that shows colours."""
+    """Return True if `stream`, a standard one, is a terminal that interprets colours."""
     return sys.platform != "win32" and is_terminal(stream)
 
 
-def leave(text: str, code: int) -> None:
-    """Say `text` on standard error, if there is one, and exit: raises SystemExit(`code`)."""
-    attempt(say, f"{text}\n", sys.stderr)  # or nobody can read it there: the code says it
+def exit_with(text: str, code: int) -> None:
+    """Write `text` to standard error, if there is one, and exit: raises SystemExit(`code`)."""
+    attempt(say, f"{text}\n", sys.stderr)
     sys.exit(code)
 
 
@@ -656,13 +653,13 @@ def error_line(sentence: str) -> str:
     return (RED if is_coloured(sys.stderr) else "{}").format(f"ERROR {sentence}")
 
 
-def refuse(sentence: str, code: int) -> None:
-    """Say `sentence` as an ERROR and exit: raises SystemExit(`code`)."""
-    leave(error_line(sentence), code)
+def exit_with_error(sentence: str, code: int) -> None:
+    """Write `sentence` as an ERROR and exit: raises SystemExit(`code`)."""
+    exit_with(error_line(sentence), code)
 
 
-class Line(logging.Formatter):
-    """The notes' line, with WARN for WARNING: made once for both outputs, one date a second."""
+class LineFormatter(logging.Formatter):
+    """The notes' format, with WARN for WARNING. A record's line is kept for the second handler."""
 
     record = second = None
 
@@ -675,85 +672,85 @@ class Line(logging.Formatter):
             level = "WARN" if record.levelno == logging.WARNING else record.levelname
             self.line = LOG_FORMAT % {"asctime": self.date, "levelname": level,
                                       "message": record.getMessage()}
-            self.record = record  # last, as `second` above: Ctrl-C may come in between
+            self.record = record  # last, as `second` above, or Ctrl-C could leave a stale line
         return self.line
 
 
-class Output:
-    """What both handlers do otherwise than the stock ones: a line is most of an exchange's time.
+class OutputMixin:
+    """What both handlers do differently from the stock ones: logging is most of the work.
 
-    A stock handler takes two locks a line, which one thread does not need, and shows a traceback a
-    line when it fails. This one writes the line at once; if that fails, the other output, if there
-    is one, says why, once, and the service goes on. The next line is tried again.
+    A stock handler takes two locks a line, which one thread does not need, and prints a traceback a
+    line when it fails. This one writes the line at once. The first time that this fails it logs a
+    warning, which the other handler writes; the service goes on, and the next line is tried again.
     """
 
     failed = False
 
     def handle(self, record: logging.LogRecord) -> None:
-        """Write the line of `record`, or let the other output say why that failed."""
+        """Write the line of `record`; log a warning the first time that this fails."""
         try:
             self.write(self.formatter.format(record) + self.terminator)
         except (OSError, ValueError) as error:
-            if not self.failed:  # or a disk that is nearly full would be told of without end
+            if not self.failed:  # once: a disk that is nearly full fails again and again
                 self.failed = True
                 logging.getLogger(__name__).warning("%s ne fonctionne plus : %s",
                                                     self.what, reason(error))
 
 
-class Journal(Output, logging.handlers.RotatingFileHandler, logging.handlers.WatchedFileHandler):
-    """The log file; where it is ours to empty, neither it nor its backup grows past LOG_BYTES.
+class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
+              logging.handlers.WatchedFileHandler):
+    """The log file; unless it is a special file, neither it nor its backup exceeds LOG_BYTES.
 
     Stock rotation renames the file. That is refused where another program has it open (Windows),
     or where the file was given to us and not its folder, and replaces a link by a file. This one
-    copies it and empties it: the same file goes on. One that was moved or removed is left as it is,
-    and another begun.
+    copies it and truncates it: the same file goes on. One that was moved is left alone, and another
+    one begun.
     """
 
     def __init__(self, path: str) -> None:
         """Open the file at `path` to append to. Raises OSError or ValueError if that cannot be."""
         super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, encoding="utf-8")
-        self._statstream()  # for reopenIfNeeded: which file this is
-        # A descriptor for the backup: clients may have all others
+        self._statstream()  # notes for reopenIfNeeded which file this is
+        # A spare descriptor, for the backup: clients may hold all others (muduo's idleFd_)
         self.spare = attempt(open, NULL, "rb")
         self.what = f"Le journal {printable(self.baseFilename)}"
         self.backup = f"{self.baseFilename}.{self.backupCount}"
-        self.warned = False  # that the backup cannot be written
-        # Whether the last line has no end, of a run that was killed; None: it cannot be read back
+        self.warned = False  # whether the log has said that the backup cannot be written
+        # Whether the last line lacks its end: that of a run that was killed. None: cannot be read
         self.half = attempt(self.newest, 1) not in (None, b"", b"\n")
 
     def _open(self):
-        """Return the file, in bytes, which are what counts, and with no buffer.
+        """Return the file, opened in bytes and with no buffer.
 
-        It is opened twice. The first time only to write, as any file may be that was given to us: a
-        pipe opened to be read too would have us as its reader. The second time, if it is ours to
-        empty, to be read back too by the handle that stays: ext4 writes a file out when any handle
-        on it is closed after it was emptied, which takes longer than all the rest.
+        First only to write, which never makes us the reader of a pipe; then, if it may be emptied,
+        to read too. Not later: ext4 flushes a file when any descriptor of it is closed after it was
+        truncated, which takes longer than all the rest.
         """
         file = open(self.baseFilename, "ab", 0)
-        self.ours = file.seekable() and not EVERYBODYS.match(self.baseFilename)
-        readable = attempt(open, self.baseFilename, "a+b", 0) if self.ours else None
+        self.may_empty = file.seekable() and not SPECIAL_FILES.match(self.baseFilename)
+        readable = attempt(open, self.baseFilename, "a+b", 0) if self.may_empty else None
         if readable:
             attempt(file.close)
         return readable or file
 
     def size(self) -> int:
-        """Return the bytes of the file, opened if it is not. Raises OSError if it fails."""
-        if not self.stream or self.stream.closed:  # it did not open when it had moved
+        """Return the size of the file in bytes. Raises OSError if that fails."""
+        if not self.stream or self.stream.closed:  # it was moved, and no other could be opened yet
             self.stream = self._open()
             self._statstream()
         return self.stream.seek(0, 2)
 
     def newest(self, count: int) -> bytes:
-        """Return the last `count` bytes of the file, or all. Raises OSError if it fails."""
+        """Return the last `count` bytes of the file, or all. Raises OSError if that fails."""
         self.stream.seek(max(self.size() - count, 0))
         return self.stream.read(count)
 
     def write(self, line: str) -> None:
-        """Append `line` to the file, emptied if that would overflow. Raises OSError if it fails."""
+        """Append `line`, and rotate before it would not fit. Raises OSError if that fails."""
         data = line.encode(self.encoding)
         if self.half:
             self.append(b"\n")
-        if self.ours:
+        if self.may_empty:
             if len(data) > self.maxBytes:  # a path or a host may be as long
                 end = (CUT + self.terminator).encode(self.encoding)
                 kept = data[:self.maxBytes - len(end)].decode(self.encoding, "ignore")
@@ -763,8 +760,8 @@ class Journal(Output, logging.handlers.RotatingFileHandler, logging.handlers.Wat
         self.append(data)
 
     def append(self, data: bytes) -> None:
-        """Append `data` to the file. Raises OSError if not all of it can be."""
-        while data:  # a raw write may take a part only
+        """Append all of `data` to the file. Raises OSError if that fails."""
+        while data:  # a short write is possible: write(2)
             count = self.stream.write(data)
             if count is None:  # a pipe that is full, and does not wait
                 raise OSError("Personne ne lit ce qu'il contient déjà.")
@@ -774,8 +771,8 @@ class Journal(Output, logging.handlers.RotatingFileHandler, logging.handlers.Wat
     def rotate(self, size: int) -> None:
         """Copy the newest bytes to the backup, and make room for `size` bytes even if that fails.
 
-        Raises OSError if there is none. Ctrl-C at worst leaves lines in both, and the end of an
-        older backup.
+        Raises OSError if there is no room. Ctrl-C at worst leaves the same lines in both, and the
+        end of an older backup.
         """
         failure = None
         if self.spare:
@@ -786,13 +783,13 @@ class Journal(Output, logging.handlers.RotatingFileHandler, logging.handlers.Wat
                 backup = open(self.backup, "r+b")
             except FileNotFoundError:
                 backup = open(self.backup, "wb")
-            with backup:  # written over, then cut: ext4 writes out what was emptied (see _open)
+            with backup:  # overwritten, then truncated: ext4 flushes if it is the other way round
                 backup.write(newest)
                 backup.truncate()
         except OSError as error:
             failure = error
         finally:
-            attempt(self.reopenIfNeeded)  # if the name leads to our file no longer
+            attempt(self.reopenIfNeeded)  # the name may lead to another file now, or to none
             self.spare = attempt(open, NULL, "rb")
         if self.size() + size > self.maxBytes:
             self.stream.truncate(0)
@@ -808,8 +805,8 @@ class Journal(Output, logging.handlers.RotatingFileHandler, logging.handlers.Wat
         attempt(super().close)  # a full disk may be told only now (NFS)
 
 
-class Console(Output, logging.StreamHandler):
-    """The log on standard error; a terminal shows the level's word in colour, but on Windows."""
+class Console(OutputMixin, logging.StreamHandler):
+    """The log on standard error; the level's word is coloured on a terminal, but not on Windows."""
 
     what = "La console"
 
@@ -827,20 +824,21 @@ class Console(Output, logging.StreamHandler):
 
 
 def open_journal(path: "str | None") -> "Journal | None":
-    """Return the log file at `path`; None: the first of LOG_FILES that opens, if one does.
+    """Return the log file at `path`, or where that is None the first of LOG_FILES that opens.
 
-    Raises SystemExit if a `path` that was asked for does not open.
+    Returns None if neither of them does. Raises SystemExit if a `path` that was given does not.
     """
     if path is None:
         return attempt(Journal, LOG_FILES[0]) or attempt(Journal, LOG_FILES[1])
     try:
         return Journal(path)
     except (OSError, ValueError) as error:
-        refuse(f"Impossible d'ouvrir le journal {printable(path)} : {reason(error)}", LOG_REFUSED)
+        exit_with_error(f"Impossible d'ouvrir le journal {printable(path)} : {reason(error)}",
+                        LOG_REFUSED)
 
 
 class Log:
-    """The log of one run, for a `with` that gives the logger and leaves `logging` as it was."""
+    """The log of one run: a context manager that gives the logger, and restores `logging`."""
 
     def __init__(self, journal: "Journal | None", verbose: bool, console: bool) -> None:
         """Take the log file; `verbose` is for DEBUG lines, `console` for standard error too."""
@@ -857,7 +855,7 @@ class Log:
     def __enter__(self) -> logging.Logger:
         """Set `logging` up as the notes do."""
         vars(logging).update(dict.fromkeys(LOG_UNUSED))
-        formatter = Line()
+        formatter = LineFormatter()
         for output in self.outputs:
             output.setFormatter(formatter)
             self.log.addHandler(output)
@@ -866,7 +864,7 @@ class Log:
         return self.log
 
     def __exit__(self, *error) -> None:
-        """Take down what was set up."""
+        """Restore `logging` as it was found."""
         vars(logging).update(self.found)
         self.log.setLevel(self.level_found)
         self.log.propagate = self.propagate_found
@@ -876,15 +874,15 @@ class Log:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser that prints in any locale, and to nobody where nobody reads."""
+    """An argparse parser that prints in any locale, and is silent where a stream is closed."""
 
     def _print_message(self, message: str, file) -> None:
-        """Print `message` on `file`, as argparse asks: None where a standard stream is closed."""
+        """Write `message` to `file`, as argparse asks: None where a standard stream is closed."""
         attempt(say, message, file)
 
     def error(self, message: str) -> None:
-        """Refuse with the usage and argparse's `message`: stock, that may go to standard output."""
-        leave(f"{self.format_usage()}{self.prog}: error: {message}", 2)
+        """Exit with 2, the usage and argparse's `message`. Stock may write to standard output."""
+        exit_with(f"{self.format_usage()}{self.prog}: error: {message}", 2)
 
 
 def parse(argv: "list | None") -> argparse.Namespace:
@@ -907,21 +905,21 @@ def parse(argv: "list | None") -> argparse.Namespace:
         help="affiche la version et quitte")
     args = parser.parse_args(argv)
     if not 0 <= args.port <= PORT_MAX:
-        refuse(f"Le port spécifié n'est pas un port possible (de 0 à {PORT_MAX}).", 1)
+        exit_with_error(f"Le port spécifié n'est pas un port possible (de 0 à {PORT_MAX}).", 1)
     if args.port <= PRIVILEGED_MAX:
-        refuse("Le port spécifié est un port privilégié. "
+        exit_with_error("Le port spécifié est un port privilégié. "
                f"Spécifiez un port au dessus de {PRIVILEGED_MAX}.", 2)
     args.listen = address_of(args.listen)
     return args
 
 
 def serve(ip: str, port: int, journal: "Journal | None", log: logging.Logger) -> None:
-    """Serve on `ip` and `port` until KeyboardInterrupt. Raises SystemExit where that cannot be."""
+    """Serve on `ip` and `port` until KeyboardInterrupt. Raises SystemExit if that fails."""
     with listen(ip, port) as listener:
         try:
             server = Server(listener, log)
         except OSError as error:
-            refuse(f"Impossible de démarrer : {reason(error)}", 4)
+            exit_with_error(f"Impossible de démarrer : {reason(error)}", 4)
         try:
             log.info("Le serveur tourne sur %s", printable(endpoint(ip, port)))
             if journal:
@@ -944,7 +942,7 @@ def main(argv: "list | None" = None) -> int:
     """
     try:
         args = parse(argv)
-        # Before it listens: to open a pipe that nobody reads yet takes until somebody does
+        # Before it listens: to open a pipe blocks until it has a reader (fifo(7))
         journal = open_journal(args.log_file)
         with Log(journal, args.verbosity, console=True) as log:
             try:
@@ -953,10 +951,10 @@ def main(argv: "list | None" = None) -> int:
                 log.info("Arrêt du serveur.")
     except KeyboardInterrupt:
         pass  # before it served
-    except SystemExit as end:  # a refusal, the help or the version
+    except SystemExit as end:  # an error, the help or the version
         return end.code
     finally:
-        end_streams()
+        flush_streams()
     return 0
 
 
