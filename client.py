@@ -28,6 +28,15 @@ REPLY_MAX = 2000  # bytes that are read and shown: escaped, they still fit the l
 GREETING_MAX = 1 << 20  # bytes (1 MiB) before we speak: a longer greeting has no end
 QUESTION = "Que veux-tu envoyer au serveur : "
 CLOSED = "Le serveur a fermé la connexion sans répondre."
+CAUSES = (  # by class, since `errno` is not one of the five modules
+    (ConnectionRefusedError,
+     "Aucun serveur n'écoute sur ce port ; lancez-le, ou vérifiez l'adresse et le port"),
+    ((socket.timeout, TimeoutError),
+     "Pas de réponse à temps ; vérifiez l'adresse, le port et le pare-feu"),
+    (socket.gaierror, "Ce nom n'est pas connu ; vérifiez son orthographe et le réseau"),
+    (ConnectionResetError, "Le serveur a rompu la connexion ; réessayez, ou lisez son journal"),
+)
+UNREACHABLE = OSError, "Serveur injoignable ; vérifiez l'adresse, le réseau et le pare-feu"
 
 # The log
 LOG_FILES = ("/var/log/bs_client/bs_client.log", "bs_client.log")  # the first that opens
@@ -76,15 +85,18 @@ def name_of(host: str) -> bytes:
     Raises ValueError if it can be neither: getaddrinfo(3) would take `*` for ::1, and Python
     full-width digits for digits. Raises LookupError where Python lacks the IDNA codec for a name.
     """
+    if re.match(r"(\[.*\]|[^:]*):\d+\Z", host):
+        raise ValueError("Le port ne se donne pas avec l'adresse, mais avec l'option -p.")
     bare = re.sub(r"^\[(?=.*:)(.*)\]$", r"\1", host)
-    name, rule = encode(bare), rb"[\w.-]+\Z"
+    name, rule, kind = encode(bare), rb"[\w.-]+\Z", "un nom"
     if ":" in bare:
         return name  # an IPv6 address; what follows a % is an interface, and no host name
     if max(name, default=0) > 127:  # only if it is not ASCII: the codec takes a while to load
         # Without "xn--" it was ASCII in disguise: full-width digits
         name, rule = attempt(bare.encode, "idna") or name, rb"(?=.*xn--)" + rule
+        kind = "un nom que Python sache convertir ; sa forme en « xn-- », s'il en a une, convient"
     if not re.match(rule, name):
-        raise ValueError("Ce n'est ni un nom ni une adresse.")
+        raise ValueError(f"Ce n'est ni une adresse ni {kind}.")
     return name
 
 
@@ -106,11 +118,11 @@ def connect(host: str, port: int, timeout: float, log: logging.Logger) -> tuple:
                 return connection, printable(ip)
             # No server listens, and the kernel gave us that very port: TCP's simultaneous open
             connection.close()
-            raise OSError("Personne n'écoute sur ce port : le client s'est connecté à lui-même.")
+            raise ConnectionRefusedError("Le client s'est connecté à lui-même.")
         except OSError as error:
             if number + 1 == len(infos):
                 raise  # there is one at least: else getaddrinfo has raised
-            log.debug("Cause : %s", reason(error))
+            log.debug("Cause : %s", explained(error, UNREACHABLE))
             timeout -= passed(before, share)
 
 
@@ -136,7 +148,7 @@ def ask() -> str:
     try:
         line = sys.stdin.readline(MESSAGE_MAX + 2)  # the newline, and one character too many
     except UnicodeDecodeError as error:
-        raise ValueError(f"La saisie n'est pas du texte en {error.encoding}.")
+        raise ValueError(f"La saisie n'est pas du texte en {error.encoding.upper()}.")
     if not line.endswith("\n"):
         say("\n", console)  # it ended with Ctrl-D, or is too long
     if not line:
@@ -184,7 +196,7 @@ def receive(connection: socket.socket, timeout: float, reply: bytearray) -> None
                 raise OSError(CLOSED)
     except OSError as error:
         if reply:
-            raise OSError(f"La réponse est peut-être incomplète : {reason(error)}")
+            raise OSError(f"La réponse est peut-être incomplète : {explained(error)}")
         raise
     done = "fini de répondre" if reply else "répondu"
     raise OSError(f"Le serveur n'a pas {done} en {timeout:g} s.")
@@ -225,6 +237,14 @@ def passed(before: float, wait: float) -> float:
     return min(max(date() - before, 0.0), wait)
 
 
+def explained(error: Exception, *more: tuple) -> str:
+    """Return what `error` means, by CAUSES and `more` such rows, with the system's words."""
+    for kind, meaning in (*CAUSES, *more):
+        if isinstance(error, kind):
+            return f"{meaning} ({reason(error)[:-1]})."
+    return reason(error)
+
+
 def shown(data: bytearray) -> str:
     """Return what the server has said as one line of text, without its line end."""
     text = re.sub(rb"\r?\n\Z", b"", data[:REPLY_MAX]).decode("utf-8", "backslashreplace")
@@ -245,7 +265,7 @@ def exchange(args: argparse.Namespace, log: logging.Logger) -> None:
     except (OSError, ValueError, LookupError) as error:
         host, port = printable(args.host), args.port
         sentence = f"Impossible de se connecter au serveur {host} sur le port {port}."
-        cause = f"Cause : {reason(error)}"
+        cause = f"Cause : {explained(error, UNREACHABLE)}"
         log_and_exit(f"{error_line(sentence)}\n{cause}", log, sentence, cause)
     with connection:
         log.info("Connexion réussie à %s.", endpoint(ip, args.port))
@@ -599,36 +619,37 @@ def seconds(text: str) -> float:
         value = 0.0
     if not 0.0 < value <= TIMEOUT_MAX:  # false for a NaN too
         raise argparse.ArgumentTypeError(
-            "doit être un nombre, comme 2.5, supérieur à 0 et d'au plus "
-            f"{TIMEOUT_MAX:.0f} (un jour)")
+            "doit être un nombre de secondes, comme 2.5, supérieur à 0, et un jour "
+            f"({TIMEOUT_MAX:.0f}) au plus")
     return value
 
 
 def parse(argv: "list | None") -> argparse.Namespace:
     """Return the options in `argv` (None: sys.argv). Raises SystemExit on misuse."""
-    parser = Parser(description="Client bs : envoie un message au serveur et montre sa réponse.",
+    parser = Parser(description="Client bs. Envoie un message au serveur et montre sa réponse.",
                     add_help=False)
     parser.color = False  # 3.14 colours a usage on standard error if standard output is a terminal
     add = parser.add_argument_group("options").add_argument
     add("-h", "--help", action="help", help="affiche cette aide et quitte")
     add("-H", "--host", default=HOST, metavar="HÔTE",
-        help="nom ou adresse IP du serveur (défaut : %(default)s)")
+        help="nom ou adresse IP du serveur (par défaut %(default)s)")
     add("-p", "--port", type=int, default=PORT, metavar="PORT",
-        help=f"port du serveur, de 0 à {PORT_MAX} (défaut : %(default)s)")
+        help=f"port du serveur, de 0 à {PORT_MAX} (par défaut %(default)s)")
     add("-t", "--timeout", type=seconds, default=TIMEOUT, metavar="SECONDES",
-        help="délai pour se connecter, puis pour toute la réponse, par exemple 2.5 ; supérieur à "
-             f"0 et d'au plus {TIMEOUT_MAX:.0f}, soit un jour (défaut : %(default)g)")
+        help="délai pour se connecter, puis pour toute la réponse, par exemple 2.5, et un jour "
+             f"({TIMEOUT_MAX:.0f}) au plus (par défaut %(default)g)")
     add("--log-file", metavar="FICHIER",
-        help="journal (défaut : {}, sinon {} dans le dossier courant)".format(*LOG_FILES))
+        help="journal (par défaut {}, sinon {} dans le dossier courant)".format(*LOG_FILES))
     add("-v", "--verbosity", action="store_true",
         help="montre aussi le journal sur la console, et pourquoi une adresse n'a pas répondu")
     add("--version", action="version", version=f"%(prog)s {VERSION}",
         help="affiche la version et quitte")
     parser.add_argument_group("message").add_argument(
-        "message", nargs="?",
-        help="à envoyer, entre guillemets s'il compte plusieurs mots ; doit contenir 'waf' ou "
-             "'meo', en minuscules (si absent, il est demandé)")
+        "message", nargs="*",
+        help="à envoyer, en un ou plusieurs mots, qui doit contenir 'waf' ou 'meo' en minuscules "
+             "(s'il manque, il est demandé)")
     args = parser.parse_args(argv)
+    args.message = " ".join(args.message) if args.message else None
     if not 0 <= args.port <= PORT_MAX:
         exit_with_error(f"Le port spécifié n'est pas un port possible (de 0 à {PORT_MAX}).", 1)
     return args
@@ -658,7 +679,7 @@ def main(argv: "list | None" = None) -> int:
             try:
                 exchange(args, log)
             except (OSError, TypeError, ValueError) as error:
-                sentence = f"Une erreur est survenue: {reason(error)}"  # the notes' words
+                sentence = f"Une erreur est survenue: {explained(error)}"  # the notes' words
                 log_and_exit(sentence, log, sentence)
     except SystemExit as end:  # an error, the help or the version
         return end.code

@@ -119,7 +119,7 @@ def exchange(connection: socket.socket, ip: str, log: logging.Logger):
                 break
             received += len(data)
     except EndlessMessage:
-        log.warning("Le client %s envoie sans fin : connexion coupée.", ip)
+        log.warning("Le client %s envoie des octets sans fin : connexion coupée.", ip)
     except OSError as error:  # reset, or closed before its reply
         log.debug("Le client %s a rompu la connexion : %s", ip, reason(error))
     finally:
@@ -559,7 +559,9 @@ def listen(ip: str, port: int) -> socket.socket:
         if listener:
             listener.close()
         place = printable(endpoint(ip, port))
-        exit_with_error(f"Impossible d'écouter sur {place} : {reason(error)}", 4)
+        exit_with_error(f"Impossible d'écouter sur {place} : un serveur tourne peut-être déjà sur "
+                        "ce port, ou l'adresse n'est pas celle de cette machine "
+                        f"({reason(error)[:-1]}).", 4)
     return listener
 
 
@@ -887,20 +889,21 @@ class Parser(argparse.ArgumentParser):
 
 def parse(argv: "list | None") -> argparse.Namespace:
     """Return the options in `argv` (None: sys.argv). Raises SystemExit on misuse."""
-    parser = Parser(description="Serveur bs : un message, une réponse, et aucun client n'en fait "
+    parser = Parser(description="Serveur bs. Un message, une réponse, et aucun client n'en fait "
                                 "attendre un autre.", add_help=False)
     parser.color = False  # 3.14 colours a usage on standard error if standard output is a terminal
     add = parser.add_argument_group("options").add_argument
     add("-h", "--help", action="help", help="affiche cette aide et quitte")
     add("-p", "--port", type=int, default=PORT, metavar="PORT",
-        help=f"port d'écoute, de {PRIVILEGED_MAX + 1} à {PORT_MAX} ; ici, les ports jusqu'à "
-             f"{PRIVILEGED_MAX} comptent comme privilégiés (défaut : %(default)s)")
+        help=f"port d'écoute, de {PRIVILEGED_MAX + 1} à {PORT_MAX}, car ici les ports jusqu'à "
+             f"{PRIVILEGED_MAX} comptent comme privilégiés (par défaut %(default)s)")
     add("-l", "--listen", default=LISTEN, metavar="ADRESSE",
-        help="adresse IPv4 ou IPv6 de cette machine sur laquelle écouter (défaut : %(default)s)")
+        help="adresse IPv4 ou IPv6 de cette machine sur laquelle écouter (par défaut %(default)s)")
     add("--log-file", metavar="FICHIER",
-        help="journal (défaut : {}, sinon {} dans le dossier courant)".format(*LOG_FILES))
+        help="journal (par défaut {}, sinon {} dans le dossier courant)".format(*LOG_FILES))
     add("-v", "--verbosity", action="store_true",
-        help="écrit aussi les lignes DEBUG : la fin de chaque connexion, et sa cause")
+        help="écrit aussi les lignes DEBUG, qui disent la fin de chaque connexion et pourquoi elle "
+             "a été rompue")
     add("--version", action="version", version=f"%(prog)s {VERSION}",
         help="affiche la version et quitte")
     args = parser.parse_args(argv)
@@ -922,9 +925,9 @@ def serve(ip: str, port: int, journal: "Journal | None", log: logging.Logger) ->
             exit_with_error(f"Impossible de démarrer : {reason(error)}", 4)
         try:
             log.info("Le serveur tourne sur %s", printable(endpoint(ip, port)))
-            if journal:
+            if journal and not journal.failed:
                 log.info("Journal : %s", printable(journal.baseFilename))
-            else:
+            elif not journal:
                 log.warning("Aucun journal ne peut être ouvert : "
                             "seule la console reçoit les lignes.")
             server.run()

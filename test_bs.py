@@ -698,7 +698,10 @@ def trouble(cause):
 
 CLOSED = trouble("Le serveur a fermé la connexion sans répondre.")
 NO_WORD = trouble("Le message doit contenir le mot 'waf' ou 'meo'.")
-REFUSED = f"Cause : {os.strerror(errno.ECONNREFUSED)}."
+REFUSED = ("Cause : Aucun serveur n'écoute sur ce port ; lancez-le, ou vérifiez l'adresse et le "
+           f"port ({os.strerror(errno.ECONNREFUSED)}).")
+BROKEN = f"Le serveur a rompu la connexion ; réessayez, ou lisez son journal ({RESET})."
+LATE = "Pas de réponse à temps ; vérifiez l'adresse, le port et le pare-feu"
 TOO_LONG = trouble("Le message ne doit pas dépasser 1024 octets en UTF-8.")
 TWO_LINES = trouble("Le message ne doit pas contenir de retour à la ligne.")
 QUESTION = "Que veux-tu envoyer au serveur : "
@@ -768,21 +771,22 @@ class CommandLines(Scene):
     """What both scripts share: help, version, misuse, port, log file."""
 
     def test_help_names_every_option_with_its_default_in_80_columns(self):
-        both = ("options:", "--help affiche cette aide", "--port PORT", "(défaut : 13337)",
+        both = ("options:", "--help affiche cette aide", "--port PORT", "(par défaut 13337)",
                 "--log-file FICHIER", "--verbosity", "--version affiche la version")
-        own = {server: ("Serveur bs : un message, une réponse", "--listen ADRESSE",
-                        "(défaut : 0.0.0.0)", "-v, --verbosity écrit aussi"),
-               client: ("Client bs : envoie un message", "--host HÔTE",
-                        "(défaut : 127.0.0.1)", "--timeout SECONDES",
-                        "(défaut : 10)", "'waf' ou 'meo'", "-v, --verbosity montre aussi")}
+        own = {server: ("Serveur bs. Un message, une réponse", "--listen ADRESSE",
+                        "(par défaut 0.0.0.0)", "-v, --verbosity écrit aussi"),
+               client: ("Client bs. Envoie un message", "--host HÔTE",
+                        "(par défaut 127.0.0.1)", "--timeout SECONDES",
+                        "(par défaut 10)", "'waf' ou 'meo'", "-v, --verbosity montre aussi")}
         usage = {server: "[-h] [-p PORT] [-l ADRESSE] [--log-file FICHIER] [-v] [--version]",
                  client: "[-h] [-H HÔTE] [-p PORT] [-t SECONDES] [--log-file FICHIER] [-v] "
-                         "[--version] [message]"}
+                         "[--version] [message "}
         for script, said in own.items():
             name = script.__name__
             code, text, _ = run(command(name, ["--help"]), self.folder, COLUMNS="80")
             self.assertEqual((code, text.split(" [")[0]), (0, f"usage: {name}.py"))
             self.assertLessEqual(max(map(len, text.splitlines())), 80)
+            self.assertNotRegex(text, r"(?m)^ *[:;]")
             self.assertIn(usage[script], " ".join(text.split()))
             for phrase in (*both, *said, *script.LOG_FILES):
                 self.assertRegex(" ".join(text.split()), re.escape(phrase) + r"(?!\w)")
@@ -802,7 +806,7 @@ class CommandLines(Scene):
 
     def test_misuse_exits_2_with_the_usage(self):
         for name, misuses in (("server", (["--nope"], ["x"], ["-p"])),
-                              ("client", (["meo", "waf"], ["-t"]))):
+                              ("client", (["--nope", "waf"], ["-t"]))):
             for options in misuses:
                 ended = run(command(name, options), self.folder)
                 self.assertEqual((ended.code, ended.text), (2, ""), options)
@@ -812,7 +816,7 @@ class CommandLines(Scene):
         self.expect_refusals(
             "client", [["-t", seconds] for seconds in ("0", "-1", "nan", "inf", "86401", "2,5")], 2,
             "client.py: error: argument -t/--timeout: "
-            "doit être un nombre, comme 2.5, supérieur à 0 et d'au plus 86400 (un jour)")
+            "doit être un nombre de secondes, comme 2.5, supérieur à 0, et un jour (86400) au plus")
         self.assertEqual(client.parse(["-t", "86400"]).timeout, 86400)
 
     def test_a_port_that_is_no_number_exits_2(self):
@@ -852,15 +856,17 @@ class CommandLines(Scene):
 class ServerExits(Scene):
     """The rows of the table of exit codes that are the server's own."""
 
+    cannot = "un serveur tourne peut-être déjà sur ce port, ou l'adresse n'est pas celle de cette "
+
     def elsewhere(self, address, port, code=4):
-        """Check that the server cannot listen there, and return the cause."""
+        """Check that the server cannot listen there, and return the system's words for it."""
         argv = command("server", ["-l", address, *port, "--log-file", "log"])
         ended = run(argv, self.folder)
         endpoint = client.printable(client.endpoint(address, (port or ["13337"])[-1]))
         self.assertEqual((ended.code, ended.text), (code, ""))
-        self.assertRegex(ended.console, "^ERROR Impossible d'écouter sur "
-                                        f"{re.escape(endpoint)} : [^\n]*\\.\n$")
-        return ended.console.partition(" : ")[2][:-2]
+        self.assertRegex(ended.console, f"^ERROR Impossible d'écouter sur {re.escape(endpoint)} : "
+                                        rf"{self.cannot}machine \([^\n]*\)\.\n$")
+        return ended.console.partition("(")[2][:-3]
 
     def test_a_privileged_port_exits_2(self):
         self.expect_refusals("server", [["-p", port] for port in ("0", "80", "1024")], 2,
@@ -1008,11 +1014,14 @@ class LogGoesOn(Scene):
     """A full file is copied and emptied; what fails is one WARN, and the service goes on."""
 
     def failing(self, bs, warning, exchanges=60):
-        """Check that `bs` keeps every line of so many `exchanges`, and has one `warning`."""
+        """Check that `bs` shows every line of so many `exchanges`, one `warning`, and where its log
+        is only if that works."""
         bs.exchange(exchanges)
         self.assertEqual(bs.end(), 0)
         self.assertEqual(bs.messages("WARN"), [f"WARN {warning}."])
-        self.assertEqual(len(bs.lines), 3 * exchanges + 4)
+        works = not warning.startswith("Le journal ")
+        self.assertEqual((len(bs.lines), len(bs.messages("INFO Journal : "))),
+                         (3 * exchanges + 3 + works, works))
 
     def no_backup(self, path, error):
         """Return the warning that the backup of the log at `path` cannot be written."""
@@ -1293,7 +1302,7 @@ class NoClientWaits(Scene):
         bs = self.serve(constants={"SILENCE": NEVER, "ROUND": 0.001})
         with self.assertRaises(OSError):
             bs.connect().send(*[b"x" * 65536] * 1024)  # more than the kernel holds for both ends
-        bs.expect_line("WARN Le client 127.0.0.1 envoie sans fin : connexion coupée.")
+        bs.expect_line("WARN Le client 127.0.0.1 envoie des octets sans fin : connexion coupée.")
         self.assertEqual(bs.matching("a envoyé"), [])
         bs.connect().send(b"waf" + b"x" * ((1 << 20) - 4) + b"\n").expect(WAF)
 
@@ -1448,7 +1457,10 @@ class ClientAsks(Scene):
 
     def test_a_message_is_taken_from_the_command_line_or_else_asked_for(self):
         bs = self.serve()
-        self.assertEqual(self.ask(bs, "un waf"), (0, answered(WAF), ""))
+        for words, sent in ((["un waf"], "un waf"), (["un", "petit", "waf"], "un petit waf"),
+                            (["--", "-waf"], "-waf"), (["", "waf", ""], " waf ")):
+            self.assertEqual(self.ask(bs, *words), (0, answered(WAF), ""))
+            bs.expect_line(f'a envoyé "{sent}".')
         self.assertEqual(self.ask(bs, stdin="été meo\n".encode()),
                          (0, QUESTION + answered(MEO), ""))
 
@@ -1501,7 +1513,7 @@ class ClientAsks(Scene):
                 (b"bonjour\n", NO_WORD), (b"\n", NO_WORD), (b"waf" * 999999, TOO_LONG),
                 (b"waf" + b"x" * 1022 + b"\n", TOO_LONG), (b"x" * 2000 + b"meo\n", TOO_LONG),
                 (b"", trouble("Rien n'a été saisi.")),
-                (b"meo \xff\n", trouble("La saisie n'est pas du texte en utf-8."))):
+                (b"meo \xff\n", trouble("La saisie n'est pas du texte en UTF-8."))):
             fake = self.fake(hear)
             end = "" if typed[:1026].endswith(b"\n") else "\n"  # what is said next begins a line
             self.assertEqual(self.ask(fake, stdin=typed, **strict), (1, QUESTION + end, cause))
@@ -1556,9 +1568,9 @@ class ClientAsks(Scene):
         said = "Le serveur a dit : Serveur plein.\n"
         self.assertEqual(self.leaving(b"Serveur ", b"plein.\n"), (1, said, CLOSED))
         self.assertEqual(self.leaving(b"Serveur ", b"plein.", reset),
-                         (1, said, trouble(f"{RESET}.")))
+                         (1, said, trouble(BROKEN)))
         self.assertEqual(self.leaving(), (1, "", CLOSED))
-        self.assertEqual(self.leaving(reset), (1, "", trouble(f"{RESET}.")))
+        self.assertEqual(self.leaving(reset), (1, "", trouble(BROKEN)))
 
     def test_a_greeting_is_shown_apart_and_is_not_the_reply(self):
         for greeting, shown, pause in (  # a longer one than the silence that ends a reply
@@ -1586,6 +1598,13 @@ class ClientConnects(Scene):
         """Return the sentence of a client that cannot connect there."""
         return f"ERROR Impossible de se connecter au serveur {host} sur le port {port}."
 
+    no_port = "Le port ne se donne pas avec l'adresse, mais avec l'option -p."
+
+    def failing(self, error):
+        """Return the statements that have each look-up of a name raise this `error` of socket."""
+        return ("import socket\ndef find(*_):\n    raise socket." + error +
+                "\nsocket.getaddrinfo = find")
+
     def test_no_server_exits_1_and_the_cause_is_said_once(self):
         port = free_port()
         for options in ([], ["-v"]):
@@ -1594,12 +1613,18 @@ class ClientConnects(Scene):
             lines = [re.sub("^" + DATE, "", line) for line in ended.console.splitlines()]
             self.assertEqual(lines, [f"DEBUG Journal : {self.client_log}"][:len(options)]
                              + [self.refused("127.0.0.1", port), REFUSED])
-        unknown = ("import socket\ndef find(*_): raise socket.gaierror(-2, 'unknown')\n"
-                   "socket.getaddrinfo = find")
-        for host, cause, first in (("é..b", "Ce n'est ni un nom ni une adresse", ""),
-                                   ("bs", "Unknown", unknown)):
+        for host, cause, first in (
+                ("a b", "Ce n'est ni une adresse ni un nom.", ""),
+                ("straße", "Ce n'est ni une adresse ni un nom que Python sache convertir ; sa "
+                           "forme en « xn-- », s'il en a une, convient.", ""),
+                ("127.0.0.1:2000", self.no_port, ""), ("[::1]:2000", self.no_port, ""),
+                ("bs", "Ce nom n'est pas connu ; vérifiez son orthographe et le réseau (Unknown).",
+                 self.failing("gaierror(-2, 'unknown')")),
+                ("bs", f"{LATE} (Timed out).", self.failing("timeout('timed out')")),
+                ("bs", "Serveur injoignable ; vérifiez l'adresse, le réseau et le pare-feu (Down).",
+                 self.failing("error(100, 'down')"))):
             self.assertEqual(self.client("-H", host, "-p", str(port), "meo", first=first),
-                             (1, "", f"{self.refused(host, port)}\nCause : {cause}.\n"))
+                             (1, "", f"{self.refused(host, port)}\nCause : {cause}\n"))
 
     def test_what_is_no_name_and_no_address_exits_1(self):
         port = self.serve("-l", "::" if has_ipv6() else "0.0.0.0").port
@@ -1610,7 +1635,7 @@ class ClientConnects(Scene):
             1, lambda host: self.refused(client.printable(host), port))
         for host in ("local host", "[localhost]", "１２７.0.0.1", "\u200blocalhost",
                      "localhost\n"):
-            with self.assertRaisesRegex(ValueError, "^Ce n'est ni un nom ni une adresse.$"):
+            with self.assertRaisesRegex(ValueError, "^Ce n'est ni une adresse ni un nom"):
                 client.name_of(host)
 
     def test_a_name_is_looked_up_as_its_idna_form_and_a_zone_as_it_is(self):
@@ -1647,7 +1672,7 @@ class ClientConnects(Scene):
                 start = time.monotonic()
                 options = ["-v", "-H", "bs", "-p", str(port), "-t", "0.2", "meo"]
                 ended = self.client(*options, first=name)
-                self.assertEqual((ended.code, ended.console.count(" DEBUG Cause : Timed out.\n")),
+                self.assertEqual((ended.code, ended.console.count(f" DEBUG Cause : {LATE} (Timed")),
                                  (code, len(addresses) - 1))
                 if code:
                     self.assertLess(time.monotonic() - start, 0.2 * len(addresses))
@@ -1672,8 +1697,8 @@ class ClientConnects(Scene):
             port = free_port()
             ended = self.client("-p", str(port), "-H", host, "meo",
                                 first=prelude(connect_to_itself), **STRICT)
-            cause = "Personne n'écoute sur ce port : le client s'est connecté à lui-même."
-            self.assertEqual(ended, (1, "", f"{self.refused(host, port)}\nCause : {cause}\n"))
+            cause = REFUSED.partition("(")[0] + "(Le client s'est connecté à lui-même)."
+            self.assertEqual(ended, (1, "", f"{self.refused(host, port)}\n{cause}\n"))
         with unittest.mock.patch("socket.create_connection") as connecting:
             connecting.return_value.getpeername.side_effect = OSError("has left")
             self.assertEqual(client.connect("127.0.0.1", 2000, 1.0, None)[1], "127.0.0.1")
@@ -1685,7 +1710,7 @@ class ClientReceives(Scene):
     def test_a_server_that_is_silent_closes_without_a_word_or_resets_exits_1(self):
         silent = trouble("Le serveur n'a pas répondu en 0.2 s.")
         for steps, cause in (([hear, stay], silent), ([hear], CLOSED),
-                             ([hear, reset], trouble(f"{RESET}."))):
+                             ([hear, reset], trouble(BROKEN))):
             self.assertEqual(self.ask(self.fake(*steps), "-t", "0.2", "meo"), (1, "", cause))
 
     def test_the_seconds_are_told_as_they_were_given(self):
@@ -1697,13 +1722,13 @@ class ClientReceives(Scene):
 
     def test_a_reset_in_the_middle_of_a_reply_shows_its_beginning_and_exits_1(self):
         self.assertEqual(self.ask(self.fake(hear, "Meo à".encode(), reset), "meo"), (
-            1, answered("Meo à"), trouble(f"La réponse est peut-être incomplète : {RESET}.")))
+            1, answered("Meo à"), trouble(f"La réponse est peut-être incomplète : {BROKEN}")))
 
     def test_the_kernels_timeout_is_told_in_the_kernels_words(self):
         lost = os.strerror(errno.ETIMEDOUT)
         ended = self.ask(self.fake(stay), "meo",
                          first=prelude(lose_the_connection, errno.ETIMEDOUT, lost))
-        self.assertEqual(ended, (1, "", trouble(f"{lost}.")))
+        self.assertEqual(ended, (1, "", trouble(f"{LATE} ({lost}).")))
 
     def test_a_server_that_drips_exits_1_after_the_timeout(self):
         # The second client's date is set back while it reads

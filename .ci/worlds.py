@@ -298,7 +298,7 @@ class Exchanges(unittest.TestCase):
         self.assertEqual(self.play([*many, (0.1, b"\n")]).replies, [HUMAN.encode()])
         endless = self.play([*many, (0.1, b"x")])
         self.assertEqual((endless.replies, endless.lines[1:]), (
-            [], ["Le client 192.0.2.1 envoie sans fin : connexion coupée."]))
+            [], ["Le client 192.0.2.1 envoie des octets sans fin : connexion coupée."]))
         after = [(at / 2, b"x" * 65536) for at in range(1, 30)]
         talks_on = self.play([(0.0, b"waf\n"), *after], leaves=None)
         self.assertAlmostEqual(talks_on.closed, 8.0, delta=3 * LATE)  # 16 looks a piece
