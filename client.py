@@ -40,7 +40,7 @@ UNREACHABLE = OSError, "Serveur injoignable ; vérifiez l'adresse, le réseau et
 
 # The log
 LOG_FILES = ("/var/log/bs_client/bs_client.log", "bs_client.log")  # the first that opens
-LOG_REFUSED = 1  # exit code where a file that was asked for does not open: not the server's
+LOG_REFUSED = 1  # exit code if the file given with --log-file does not open; server.py's is 5
 LOG_BYTES = 10000  # that a file holds at most, with one backup: the notes' figures
 LOG_BACKUPS = 1  # overwritten each time: more of them would have to be renamed
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
@@ -300,7 +300,7 @@ def endpoint(ip: str, port: int) -> str:
 def printable(text: str) -> str:
     """Return `text`, every character escaped that could forge a line or control a terminal.
 
-    Those that are not printable could, but for the spaces of French typography.
+    That is all that is not printable, except the spaces of French typography.
     """
     if text.isprintable():
         return text
@@ -339,7 +339,7 @@ def say(text: str, stream) -> None:
     except UnicodeEncodeError:
         try:
             stream.write(escaped(text, stream.encoding))
-        except (AttributeError, LookupError, TypeError, ValueError):  # the calling program's own
+        except (AttributeError, LookupError, TypeError, ValueError):  # a substitute stream
             stream.write(escaped(text, "ascii"))
     stream.flush()
 
@@ -349,7 +349,7 @@ def flush_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except AttributeError:  # there is none, or it is the calling program's own
+        except AttributeError:  # there is none, or it is a substitute stream
             pass
         except (OSError, ValueError):
             attempt(getattr(stream, "close", bool))
@@ -359,7 +359,7 @@ def is_terminal(stream) -> bool:
     """Return True if `stream`, a standard one, is a terminal."""
     try:
         return stream.isatty()
-    except (AttributeError, OSError, ValueError):  # none, the calling program's own, or closed
+    except (AttributeError, OSError, ValueError):  # none, a substitute stream, or closed
         return False
 
 
@@ -405,9 +405,9 @@ class LineFormatter(logging.Formatter):
 class OutputMixin:
     """What both handlers do differently from the stock ones: logging is most of the work.
 
-    A stock handler takes two locks a line, which one thread does not need, and prints a traceback a
-    line when it fails. This one writes the line at once. The first time that this fails it logs a
-    warning, which the other handler writes; the service goes on, and the next line is tried again.
+    A stock handler takes its lock twice a line, which one thread does not need, and prints a
+    traceback a line when it fails. This one writes the line at once. The first time that this fails
+    it logs a warning, which the other handler writes; the next line is tried again.
     """
 
     failed = False
@@ -420,7 +420,7 @@ class OutputMixin:
             if not self.failed:  # once: a disk that is nearly full fails again and again
                 self.failed = True
                 logging.getLogger(__name__).warning("%s ne fonctionne plus : %s",
-                                                    self.what, reason(error))
+                                                    self.label, reason(error))
 
 
 class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
@@ -429,28 +429,28 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
 
     Stock rotation renames the file. That is refused where another program has it open (Windows),
     or where the file was given to us and not its folder, and replaces a link by a file. This one
-    copies it and truncates it: the same file goes on. One that was moved is left alone, and another
-    one begun.
+    copies it and truncates it: the same file goes on. Only if that was moved or removed does a
+    rotation leave it alone and begin another.
     """
 
     def __init__(self, path: str) -> None:
         """Open the file at `path` to append to. Raises OSError or ValueError if that cannot be."""
         super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, encoding="utf-8")
-        self._statstream()  # notes for reopenIfNeeded which file this is
+        self._statstream()  # records for reopenIfNeeded which file this is
         # A spare descriptor, for the backup: clients may hold all others (muduo's idleFd_)
         self.spare = attempt(open, NULL, "rb")
-        self.what = f"Le journal {printable(self.baseFilename)}"
+        self.label = f"Le journal {printable(self.baseFilename)}"
         self.backup = f"{self.baseFilename}.{self.backupCount}"
         self.warned = False  # whether the log has said that the backup cannot be written
         # Whether the last line lacks its end: that of a run that was killed. None: cannot be read
-        self.half = attempt(self.newest, 1) not in (None, b"", b"\n")
+        self.half_line = attempt(self.newest, 1) not in (None, b"", b"\n")
 
     def _open(self):
         """Return the file, opened in bytes and with no buffer.
 
-        First only to write, which never makes us the reader of a pipe; then, if it may be emptied,
-        to read too. Not later: ext4 flushes a file when any descriptor of it is closed after it was
-        truncated, which takes longer than all the rest.
+        First only to write, so that we never become the reader of a pipe; then, if it may be
+        emptied, to read too. Both at once: ext4 flushes a file when any descriptor of it is closed
+        after a truncation, which takes longer than all the rest.
         """
         file = open(self.baseFilename, "ab", 0)
         self.may_empty = file.seekable() and not SPECIAL_FILES.match(self.baseFilename)
@@ -472,12 +472,12 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
         return self.stream.read(count)
 
     def write(self, line: str) -> None:
-        """Append `line`, and rotate before it would not fit. Raises OSError if that fails."""
+        """Append `line`, rotating first if it would not fit. Raises OSError if that fails."""
         data = line.encode(self.encoding)
-        if self.half:
+        if self.half_line:
             self.append(b"\n")
         if self.may_empty:
-            if len(data) > self.maxBytes:  # a path or a host may be as long
+            if len(data) > self.maxBytes:  # a path or a host can be that long
                 end = (CUT + self.terminator).encode(self.encoding)
                 kept = data[:self.maxBytes - len(end)].decode(self.encoding, "ignore")
                 data = kept.encode(self.encoding) + end
@@ -489,10 +489,10 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
         """Append all of `data` to the file. Raises OSError if that fails."""
         while data:  # a short write is possible: write(2)
             count = self.stream.write(data)
-            if count is None:  # a pipe that is full, and does not wait
+            if count is None:  # a full pipe that does not block
                 raise OSError("Personne ne lit ce qu'il contient déjà.")
             data = data[count:]
-            self.half = bool(data)
+            self.half_line = bool(data)
 
     def rotate(self, size: int) -> None:
         """Copy the newest bytes to the backup, and make room for `size` bytes even if that fails.
@@ -534,7 +534,7 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
 class Console(OutputMixin, logging.StreamHandler):
     """The log on standard error; the level's word is coloured on a terminal, but not on Windows."""
 
-    what = "La console"
+    label = "La console"
 
     def __init__(self) -> None:
         """Take standard error."""
@@ -579,7 +579,7 @@ class Log:
             self.outputs.append(Console())
 
     def __enter__(self) -> logging.Logger:
-        """Set `logging` up as the notes do."""
+        """Add the handlers, and set the level."""
         vars(logging).update(dict.fromkeys(LOG_UNUSED))
         formatter = LineFormatter()
         for output in self.outputs:

@@ -9,8 +9,8 @@ same. Three ideas, each of which can be read without the others:
 - `exchange`: what happens to one client, from top to bottom. It never blocks. Where there is
   nothing to read it yields, until it is polled again: a look (`Client.look`) resumes it there.
 - `Waiting`: the scheduler of the clients that are not done: which of them are looked at now, and
-  which is evicted when there is no room. The hosts share the looks, and none can take another's.
-- `Server.run`: the event loop, in five steps. Between two looks it sleeps in accept(2).
+  which is evicted when there is no room. The hosts share each round of looks fairly.
+- `Server.run`: the event loop, in five steps. Between two passes it sleeps in accept(2).
 
 Read on: tcp(7), accept(2), and RFC 1288 (finger), an exchange of the same shape: connect, one
 line, one answer, close.
@@ -25,7 +25,7 @@ import sys
 VERSION = "1.0"
 
 # The exchange
-REPLIES = (  # the first word that the message contains decides; the empty one is in every message
+REPLIES = (  # the first row whose word is in the message decides; the empty one always is
     ("meo", "Meo à toi confrère."),
     ("waf", "ptdr t ki"),
     ("", "Mes respects humble humain."),
@@ -36,20 +36,20 @@ RECEIVED_MAX = 1 << 20  # bytes (1 MiB) from one client: a thousand times what c
 CHUNK = 1 << 12  # bytes a recv(2): even a round of LOOKS_PER_ROUND of these fits into ROUND
 SILENCE = 0.2  # seconds: the inter-byte timer (VTIME, termios(3)) of a message with no other end
 LINGER = 2.0  # seconds, likewise, of the lingering close: what is under way has arrived by then
-NEVER = float("inf")  # seconds: no time-out before the first byte
+NEVER = float("inf")  # seconds: no SILENCE before the first byte
 
 # The scheduler
 SHORTEST_WAIT = 0.001  # seconds: poll(2) measures milliseconds
 ROUND = 0.02  # seconds between two rounds of looks: no person feels that
-LOOKS_PER_ROUND = 500  # that is 25,000 a second, some tenth of a processor
-NEWEST_ONE_IN = 4  # one look in so many is for a crowd's newest: they are the likeliest to speak
+LOOKS_PER_ROUND = 500  # that is 25,000 a second, about a tenth of a processor
+NEWEST_ONE_IN = 4  # a quarter of a crowd's looks is for its newest: they are likeliest to speak
 EXCHANGE_MAX = 300.0  # seconds that a client may take for all of it: time to look up what to type
 
 # The loop
 SLEEP_MAX = 1.0  # seconds: Windows delivers Ctrl-C only between waits
 LONELY = 60.0  # seconds without a client before the log says so: its sentence speaks of a minute
 BATCH = 16  # clients accepted in one pass of the loop, before the waiting ones are looked at
-PASS_MAX = 0.02  # seconds that a pass may take beyond its wait; if more, the date was set
+PASS_MAX = 0.02  # seconds of a pass, beyond its wait, that count: if more, the date was set
 WAITING_MAX = 10000  # clients, where the descriptors suffice: some 20 MB
 WARN_EVERY = 1.0  # seconds between two warnings that there is no room, whatever the flood
 # What accept(2) raises where no client is to be had: none is in the queue, or it has already left
@@ -66,7 +66,7 @@ IPV4_MAPPED = re.compile(r"^::ffff:(?=\d+\.)")  # an IPv4 peer of an IPv6 socket
 
 # The log
 LOG_FILES = ("/var/log/bs_server/bs_server.log", "bs_server.log")  # the first that opens
-LOG_REFUSED = 5  # exit code where a file that was asked for does not open: not the client's
+LOG_REFUSED = 5  # exit code if the file given with --log-file does not open; client.py's is 1
 LOG_BYTES = 10000  # that a file holds at most, with one backup: the notes' figures
 LOG_BACKUPS = 1  # overwritten each time: more of them would have to be renamed
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
@@ -149,7 +149,7 @@ def receive(connection: socket.socket):
         line, newline, _ = (line + data).partition(b"\n")
         if newline:
             return line[:-1] if line.endswith(b"\r") else line, received
-        line = line[:MESSAGE_MAX + 2]  # one more tells that it is too long, one may be its end's \r
+        line = line[:MESSAGE_MAX + 2]  # one more byte tells that it is too long, one may be a \r
         silence = 0.0 if DECISIVE in line[:MESSAGE_MAX] else SILENCE
     raise EndlessMessage
 
@@ -218,12 +218,12 @@ class Group:
     def __init__(self) -> None:
         """Start with no client."""
         self.clients = {}  # all of them, the oldest first
-        self.turns = {}  # those that are no newcomers any more, in the order of their turns
+        self.turns = {}  # those that are no longer newcomers, in the order of their turns
 
     def take_turns(self, count: int) -> list:
         """Return `count` clients whose turn it is, or all; they go to the end of the queue.
 
-        Of a crowd, one in NEWEST_ONE_IN is among its newest.
+        Of those from a crowd, one in NEWEST_ONE_IN is among its newest.
         """
         if len(self.turns) <= count:  # or the newest would be taken twice
             return list(self.turns)
@@ -241,8 +241,8 @@ class Waiting:
     """The scheduler: which of the waiting clients are looked at now, and which one is evicted.
 
     A newcomer is about to speak, and is looked at with exponential back-off, after 1, 2, 4, 8 and
-    16 ms. From then on it takes its turn in rounds, a round robin of which each host has a max-min
-    fair share. Nothing is fixed in advance: a round is shared among the clients that wait when it
+    16 ms. From then on it takes its turn in rounds, a round robin that is max-min fair among the
+    hosts. Nothing is fixed in advance: a round is shared among the clients that wait when it
     comes. There is no socket here and no clock: `now` is the time, in seconds.
     """
 
@@ -256,7 +256,7 @@ class Waiting:
         self.next_round = 0.0  # seconds
 
     def add(self, client: Client, now: float) -> None:
-        """Let `client`, which has come `now`, wait."""
+        """Add `client`, which has arrived `now`."""
         group = self.groups.setdefault(client.host, Group())
         group.clients[client] = None
         if len(group.clients) == len(self.at_least):
@@ -281,14 +281,14 @@ class Waiting:
     def until_next(self, now: float) -> float:
         """Return the seconds until the next look is due; SLEEP_MAX where no client waits."""
         dues = list(self.newcomers.values())
-        if len(dues) < len(self.clients):  # some are no newcomers any more
+        if len(dues) < len(self.clients):  # some are no longer newcomers
             dues.append(self.next_round)
         return min(dues) - now if dues else SLEEP_MAX
 
     def take_newcomers(self, now: float) -> list:
         """Return the newcomers whose look is due, each of which backs off to twice its age.
 
-        A client older than ROUND is no newcomer any more, and takes its turn in rounds.
+        A client older than ROUND is no longer a newcomer, and takes its turn in rounds.
         """
         due = []
         for client in [client for client, at in self.newcomers.items() if at <= now]:
@@ -335,7 +335,7 @@ class Waiting:
 
 
 class Clock:
-    """The seconds that pass, by the stamps that logging puts on its records, for want of `time`."""
+    """The seconds that pass, by the time stamps of logging's records, for want of `time`."""
 
     def __init__(self) -> None:
         """Start at 0 seconds."""
@@ -346,7 +346,7 @@ class Clock:
         """Set `now`, after the loop has waited for `wait` seconds at most.
 
         The stamp is a date. A step back counts for nothing, and a step forward for no more than the
-        wait and PASS_MAX: the date was set, or the process was stopped.
+        wait and PASS_MAX: the date was set, or the process was stopped or kept busy.
         """
         stamp = logging.makeLogRecord({}).created
         self.now += min(max(stamp - self.stamp, 0.0), wait + PASS_MAX)
@@ -368,15 +368,15 @@ class Server:
         self.alone_since = 0.0  # when the last client was here, or the log last said that none is
         self.accept_error = None  # why accept(2) failed, until the log has said it
         self.evicted = []  # the addresses of the evicted clients, until the log has said it
-        self.last_warn = 0.0  # when the log last had occasion to say either (seconds)
-        # Nothing ever comes to it. Later no descriptor may be left; some sandboxes forbid it
+        self.last_warn = 0.0  # when report() last called warn() (seconds)
+        # Nothing ever comes to it. Made now: later no descriptor may be left. Some sandboxes have none
         self.sleeper = attempt(socket.socket, listener.family, socket.SOCK_DGRAM)
         if not self.has_descriptor():
             self.close()
             raise OSError("Il ne reste aucun descripteur pour un client.")
 
     def run(self) -> None:
-        """Serve until KeyboardInterrupt. Raises OSError where the listener listens no more."""
+        """Serve until KeyboardInterrupt. Raises OSError if the listener no longer listens."""
         while True:
             self.accept_clients()
             self.look_at(self.waiting.take_newcomers(self.clock.now))
@@ -397,16 +397,16 @@ class Server:
             if not accepted:
                 break
             self.begin(*accepted)
-            # Without a wait there is no poll(2), which is faster; but EMFILE then comes with no
-            # client in the queue too, and proves nothing (see accept)
+            # Without a wait there is no poll(2), which is faster; but then EMFILE may come with an
+            # empty queue, and proves nothing (see accept)
             wait = SHORTEST_WAIT if self.accept_error else 0.0
 
     def accept(self, wait: float) -> "tuple | None":
         """Return the next connection as (socket, address), or None if none comes in `wait` seconds.
 
-        On EMFILE or ENFILE (no descriptor is left) one client is evicted, and it is tried again. No
-        other error of accept(2) costs a client its place. Raises OSError where the listening socket
-        listens no more.
+        If no socket can be made either (EMFILE, ENFILE: no descriptor is left), one client is
+        evicted, and accept(2) tried again; no other error costs a client its place. Raises OSError
+        if the listening socket no longer listens.
         """
         self.listener.settimeout(wait)
         try:
@@ -419,7 +419,7 @@ class Server:
                 # The next call waits, in poll(2), which looks at the queue alone.
                 return None
             if attempt(self.listener.getsockopt, socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 0:
-                raise  # it listens no more: the system has taken it away (ss -K)
+                raise  # the system has taken it away (ss -K)
             self.accept_error = reason(error)
         accepted = None
         if self.waiting.clients and not self.has_descriptor():
@@ -430,7 +430,7 @@ class Server:
         return accepted
 
     def has_descriptor(self) -> bool:
-        """Return True if the system has a descriptor left for us."""
+        """Return True if the system still lets us make a socket."""
         probe = attempt(socket.socket, self.listener.family)
         if probe:
             probe.close()
@@ -503,7 +503,7 @@ class Server:
         self.accept_error, self.evicted = None, []
 
     def close(self) -> None:
-        """Log what is still to be said, take a last look at each client, and close everything."""
+        """Log what is still to be said, take a last look at each client, and hang up on it."""
         self.warn()
         for client in self.waiting.clients:
             client.look(self.clock.now)
@@ -516,7 +516,7 @@ def address_of(text: str) -> str:
     """Return the IPv4 or IPv6 address that `text` is, without the brackets of an endpoint.
 
     Raises SystemExit if it is not one, by inet_pton(3): getaddrinfo(3) would take 1.2.3 for
-    1.2.0.3, `*` for ::1, and digits of any alphabet.
+    1.2.0.3, `*` for ::1, and full-width digits.
     """
     ip = re.sub(r"^\[(?=.*:)(.*)\]$", r"\1", text)
     try:
@@ -551,7 +551,7 @@ def listen(ip: str, port: int) -> socket.socket:
         attempt(listener.setsockopt, socket.IPPROTO_TCP, option, 1)
         # Urgent bytes (telnet's interrupt) are bytes of the message: RFC 6093, section 5
         attempt(listener.setsockopt, socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-        # Or "::" is IPv6 alone, as it always is on OpenBSD: ipv6(7). IPv4 has no such option
+        # Or "::" is IPv6 only, as it always is on OpenBSD: ipv6(7). IPv4 has no such option
         attempt(listener.setsockopt, IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.bind((host, *info[0][4][1:]))  # the port; of IPv6 the flow and the interface too
         listener.listen(BACKLOG)
@@ -576,7 +576,7 @@ def endpoint(ip: str, port: int) -> str:
 def printable(text: str) -> str:
     """Return `text`, every character escaped that could forge a line or control a terminal.
 
-    Those that are not printable could, but for the spaces of French typography.
+    That is all that is not printable, except the spaces of French typography.
     """
     if text.isprintable():
         return text
@@ -615,7 +615,7 @@ def say(text: str, stream) -> None:
     except UnicodeEncodeError:
         try:
             stream.write(escaped(text, stream.encoding))
-        except (AttributeError, LookupError, TypeError, ValueError):  # the calling program's own
+        except (AttributeError, LookupError, TypeError, ValueError):  # a substitute stream
             stream.write(escaped(text, "ascii"))
     stream.flush()
 
@@ -625,7 +625,7 @@ def flush_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except AttributeError:  # there is none, or it is the calling program's own
+        except AttributeError:  # there is none, or it is a substitute stream
             pass
         except (OSError, ValueError):
             attempt(getattr(stream, "close", bool))
@@ -635,7 +635,7 @@ def is_terminal(stream) -> bool:
     """Return True if `stream`, a standard one, is a terminal."""
     try:
         return stream.isatty()
-    except (AttributeError, OSError, ValueError):  # none, the calling program's own, or closed
+    except (AttributeError, OSError, ValueError):  # none, a substitute stream, or closed
         return False
 
 
@@ -681,9 +681,9 @@ class LineFormatter(logging.Formatter):
 class OutputMixin:
     """What both handlers do differently from the stock ones: logging is most of the work.
 
-    A stock handler takes two locks a line, which one thread does not need, and prints a traceback a
-    line when it fails. This one writes the line at once. The first time that this fails it logs a
-    warning, which the other handler writes; the service goes on, and the next line is tried again.
+    A stock handler takes its lock twice a line, which one thread does not need, and prints a
+    traceback a line when it fails. This one writes the line at once. The first time that this fails
+    it logs a warning, which the other handler writes; the next line is tried again.
     """
 
     failed = False
@@ -696,7 +696,7 @@ class OutputMixin:
             if not self.failed:  # once: a disk that is nearly full fails again and again
                 self.failed = True
                 logging.getLogger(__name__).warning("%s ne fonctionne plus : %s",
-                                                    self.what, reason(error))
+                                                    self.label, reason(error))
 
 
 class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
@@ -705,28 +705,28 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
 
     Stock rotation renames the file. That is refused where another program has it open (Windows),
     or where the file was given to us and not its folder, and replaces a link by a file. This one
-    copies it and truncates it: the same file goes on. One that was moved is left alone, and another
-    one begun.
+    copies it and truncates it: the same file goes on. Only if that was moved or removed does a
+    rotation leave it alone and begin another.
     """
 
     def __init__(self, path: str) -> None:
         """Open the file at `path` to append to. Raises OSError or ValueError if that cannot be."""
         super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, encoding="utf-8")
-        self._statstream()  # notes for reopenIfNeeded which file this is
+        self._statstream()  # records for reopenIfNeeded which file this is
         # A spare descriptor, for the backup: clients may hold all others (muduo's idleFd_)
         self.spare = attempt(open, NULL, "rb")
-        self.what = f"Le journal {printable(self.baseFilename)}"
+        self.label = f"Le journal {printable(self.baseFilename)}"
         self.backup = f"{self.baseFilename}.{self.backupCount}"
         self.warned = False  # whether the log has said that the backup cannot be written
         # Whether the last line lacks its end: that of a run that was killed. None: cannot be read
-        self.half = attempt(self.newest, 1) not in (None, b"", b"\n")
+        self.half_line = attempt(self.newest, 1) not in (None, b"", b"\n")
 
     def _open(self):
         """Return the file, opened in bytes and with no buffer.
 
-        First only to write, which never makes us the reader of a pipe; then, if it may be emptied,
-        to read too. Not later: ext4 flushes a file when any descriptor of it is closed after it was
-        truncated, which takes longer than all the rest.
+        First only to write, so that we never become the reader of a pipe; then, if it may be
+        emptied, to read too. Both at once: ext4 flushes a file when any descriptor of it is closed
+        after a truncation, which takes longer than all the rest.
         """
         file = open(self.baseFilename, "ab", 0)
         self.may_empty = file.seekable() and not SPECIAL_FILES.match(self.baseFilename)
@@ -748,12 +748,12 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
         return self.stream.read(count)
 
     def write(self, line: str) -> None:
-        """Append `line`, and rotate before it would not fit. Raises OSError if that fails."""
+        """Append `line`, rotating first if it would not fit. Raises OSError if that fails."""
         data = line.encode(self.encoding)
-        if self.half:
+        if self.half_line:
             self.append(b"\n")
         if self.may_empty:
-            if len(data) > self.maxBytes:  # a path or a host may be as long
+            if len(data) > self.maxBytes:  # a path or a host can be that long
                 end = (CUT + self.terminator).encode(self.encoding)
                 kept = data[:self.maxBytes - len(end)].decode(self.encoding, "ignore")
                 data = kept.encode(self.encoding) + end
@@ -765,10 +765,10 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
         """Append all of `data` to the file. Raises OSError if that fails."""
         while data:  # a short write is possible: write(2)
             count = self.stream.write(data)
-            if count is None:  # a pipe that is full, and does not wait
+            if count is None:  # a full pipe that does not block
                 raise OSError("Personne ne lit ce qu'il contient déjà.")
             data = data[count:]
-            self.half = bool(data)
+            self.half_line = bool(data)
 
     def rotate(self, size: int) -> None:
         """Copy the newest bytes to the backup, and make room for `size` bytes even if that fails.
@@ -810,7 +810,7 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
 class Console(OutputMixin, logging.StreamHandler):
     """The log on standard error; the level's word is coloured on a terminal, but not on Windows."""
 
-    what = "La console"
+    label = "La console"
 
     def __init__(self) -> None:
         """Take standard error."""
@@ -855,7 +855,7 @@ class Log:
             self.outputs.append(Console())
 
     def __enter__(self) -> logging.Logger:
-        """Set `logging` up as the notes do."""
+        """Add the handlers, and set the level."""
         vars(logging).update(dict.fromkeys(LOG_UNUSED))
         formatter = LineFormatter()
         for output in self.outputs:
