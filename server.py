@@ -369,7 +369,7 @@ class Server:
         self.accept_error = None  # why accept(2) failed, until the log has said it
         self.evicted = []  # the addresses of the evicted clients, until the log has said it
         self.last_warn = 0.0  # when report() last called warn() (seconds)
-        # Nothing ever comes to it. Made now: later no descriptor may be left. Some sandboxes have none
+        # Nothing ever comes to it. Made now, while a descriptor is left; some sandboxes forbid it
         self.sleeper = attempt(socket.socket, listener.family, socket.SOCK_DGRAM)
         if not self.has_descriptor():
             self.close()
