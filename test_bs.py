@@ -2056,7 +2056,7 @@ except SystemExit as end:
                        "type('Own', (), {'write': lambda *_: None, 'flush': lambda _: None})()"):
             then = f"""
 import io
-closed = io.StringIO()
+closed = io.TextIOWrapper(io.BytesIO())
 closed.close()
 sys.stderr = {stream}
 code = client.main()
