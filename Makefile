@@ -26,10 +26,10 @@ run-client:
 	@$(PYTHON) client.py -p $(PORT) -H $(HOST)
 
 test:
-	@set -- $(T); \
-	if [ -z "$$1" ]; then set -- worlds test_bs; \
-	elif grep -qw "class $${1%%.*}" test_bs.py; then set -- "test_bs.$$1"; \
-	else set -- "worlds.$$1"; fi; \
+	@t='$(T)'; \
+	if [ -z "$$t" ]; then set -- worlds test_bs; \
+	elif grep -qw "class $${t%%.*}" test_bs.py; then set -- "test_bs.$$t"; \
+	else set -- "worlds.$$t"; fi; \
 	N= SEED= PYTHONPATH=.ci:. $(PYTHON) -B -m unittest "$$@"
 
 worlds:

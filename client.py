@@ -349,7 +349,7 @@ def flush_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except AttributeError:  # there is none, or it is a substitute stream
+        except (AttributeError, KeyboardInterrupt):  # none, a substitute stream, or one that blocks
             pass
         except (OSError, ValueError):
             attempt(getattr(stream, "close", bool))
@@ -473,7 +473,7 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
 
     def write(self, line: str) -> None:
         """Append `line`, rotating first if it would not fit. Raises OSError if that fails."""
-        data = line.encode(self.encoding)
+        data, failure = line.encode(self.encoding), None
         if self.half_line:
             self.append(b"\n")
         if self.may_empty:
@@ -482,8 +482,12 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
                 kept = data[:self.maxBytes - len(end)].decode(self.encoding, "ignore")
                 data = kept.encode(self.encoding) + end
             if self.size() + len(data) > self.maxBytes:
-                self.rotate(len(data))
+                failure = self.rotate(len(data))
         self.append(data)
+        if failure and not self.warned:
+            self.warned = True
+            logging.getLogger(__name__).warning("La sauvegarde %s ne peut être écrite : %s",
+                                                printable(self.backup), reason(failure))
 
     def append(self, data: bytes) -> None:
         """Append all of `data` to the file. Raises OSError if that fails."""
@@ -494,11 +498,11 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
             data = data[count:]
             self.half_line = bool(data)
 
-    def rotate(self, size: int) -> None:
+    def rotate(self, size: int) -> "OSError | None":
         """Copy the newest bytes to the backup, and make room for `size` bytes even if that fails.
 
-        Raises OSError if there is no room. Ctrl-C at worst leaves the same lines in both, and the
-        end of an older backup.
+        Returns why it failed, or None. Raises OSError if there is no room. Ctrl-C at worst leaves
+        the same lines in both, and the end of an older backup.
         """
         failure = None
         if self.spare:
@@ -514,15 +518,13 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
                 backup.truncate()
         except OSError as error:
             failure = error
+        try:
+            self.reopenIfNeeded()  # the name may lead to another file now, or to none
         finally:
-            attempt(self.reopenIfNeeded)  # the name may lead to another file now, or to none
             self.spare = attempt(open, NULL, "rb")
-        if self.size() + size > self.maxBytes:
+        if self.may_empty and self.size() + size > self.maxBytes:
             self.stream.truncate(0)
-        if failure and not self.warned:
-            self.warned = True
-            logging.getLogger(__name__).warning("La sauvegarde %s ne peut être écrite : %s",
-                                                printable(self.backup), reason(failure))
+        return failure
 
     def close(self) -> None:
         """Close the file."""
@@ -540,13 +542,16 @@ class Console(OutputMixin, logging.StreamHandler):
         """Take standard error."""
         super().__init__()
         self.coloured = is_coloured(self.stream)
+        self.half_line = False  # whether the last line may lack its end
 
     def write(self, line: str) -> None:
         """Write `line`. Raises OSError or ValueError if that cannot be."""
         if self.coloured:
             day, time, level, message = line.split(" ", 3)
             line = f"{day} {time} {COLOURS.get(level, level)} {message}"
+        line, self.half_line = "\n" * self.half_line + line, True
         say(line, self.stream)
+        self.half_line = False
 
 
 def open_journal(path: "str | None") -> "Journal | None":

@@ -50,6 +50,7 @@ SLEEP_MAX = 1.0  # seconds: Windows delivers Ctrl-C only between waits
 LONELY = 60.0  # seconds without a client before the log says so: its sentence speaks of a minute
 BATCH = 16  # clients accepted in one pass of the loop, before the waiting ones are looked at
 PASS_MAX = 0.02  # seconds of a pass, beyond its wait, that count: if more, the date was set
+LAST_LOOKS = 16  # at each client when the loop ends: 64 KiB, about what loopback delivers at once
 WAITING_MAX = 10000  # clients, where the descriptors suffice: some 20 MB
 WARN_EVERY = 1.0  # seconds between two warnings that there is no room, whatever the flood
 # What accept(2) raises where no client is to be had: none is in the queue, or it has already left
@@ -503,10 +504,11 @@ class Server:
         self.accept_error, self.evicted = None, []
 
     def close(self) -> None:
-        """Log what is still to be said, take a last look at each client, and hang up on it."""
+        """Log what is still to be said, take the last looks at each client, and hang up on it."""
         self.warn()
         for client in self.waiting.clients:
-            client.look(self.clock.now)
+            for _ in range(LAST_LOOKS):
+                client.look(self.clock.now)
             client.hang_up()
         if self.sleeper:
             self.sleeper.close()
@@ -625,7 +627,7 @@ def flush_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except AttributeError:  # there is none, or it is a substitute stream
+        except (AttributeError, KeyboardInterrupt):  # none, a substitute stream, or one that blocks
             pass
         except (OSError, ValueError):
             attempt(getattr(stream, "close", bool))
@@ -749,7 +751,7 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
 
     def write(self, line: str) -> None:
         """Append `line`, rotating first if it would not fit. Raises OSError if that fails."""
-        data = line.encode(self.encoding)
+        data, failure = line.encode(self.encoding), None
         if self.half_line:
             self.append(b"\n")
         if self.may_empty:
@@ -758,8 +760,12 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
                 kept = data[:self.maxBytes - len(end)].decode(self.encoding, "ignore")
                 data = kept.encode(self.encoding) + end
             if self.size() + len(data) > self.maxBytes:
-                self.rotate(len(data))
+                failure = self.rotate(len(data))
         self.append(data)
+        if failure and not self.warned:
+            self.warned = True
+            logging.getLogger(__name__).warning("La sauvegarde %s ne peut être écrite : %s",
+                                                printable(self.backup), reason(failure))
 
     def append(self, data: bytes) -> None:
         """Append all of `data` to the file. Raises OSError if that fails."""
@@ -770,11 +776,11 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
             data = data[count:]
             self.half_line = bool(data)
 
-    def rotate(self, size: int) -> None:
+    def rotate(self, size: int) -> "OSError | None":
         """Copy the newest bytes to the backup, and make room for `size` bytes even if that fails.
 
-        Raises OSError if there is no room. Ctrl-C at worst leaves the same lines in both, and the
-        end of an older backup.
+        Returns why it failed, or None. Raises OSError if there is no room. Ctrl-C at worst leaves
+        the same lines in both, and the end of an older backup.
         """
         failure = None
         if self.spare:
@@ -790,15 +796,13 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
                 backup.truncate()
         except OSError as error:
             failure = error
+        try:
+            self.reopenIfNeeded()  # the name may lead to another file now, or to none
         finally:
-            attempt(self.reopenIfNeeded)  # the name may lead to another file now, or to none
             self.spare = attempt(open, NULL, "rb")
-        if self.size() + size > self.maxBytes:
+        if self.may_empty and self.size() + size > self.maxBytes:
             self.stream.truncate(0)
-        if failure and not self.warned:
-            self.warned = True
-            logging.getLogger(__name__).warning("La sauvegarde %s ne peut être écrite : %s",
-                                                printable(self.backup), reason(failure))
+        return failure
 
     def close(self) -> None:
         """Close the file."""
@@ -816,13 +820,16 @@ class Console(OutputMixin, logging.StreamHandler):
         """Take standard error."""
         super().__init__()
         self.coloured = is_coloured(self.stream)
+        self.half_line = False  # whether the last line may lack its end
 
     def write(self, line: str) -> None:
         """Write `line`. Raises OSError or ValueError if that cannot be."""
         if self.coloured:
             day, time, level, message = line.split(" ", 3)
             line = f"{day} {time} {COLOURS.get(level, level)} {message}"
+        line, self.half_line = "\n" * self.half_line + line, True
         say(line, self.stream)
+        self.half_line = False
 
 
 def open_journal(path: "str | None") -> "Journal | None":

@@ -732,7 +732,8 @@ class Loops(unittest.TestCase):
 
     def test_a_message_that_has_ended_is_answered_before_the_server_ends(self):
         world = World()
-        crowd = [world.client(1.0, (8.9995, b"waf\n"), ip="192.0.2.1") for _ in range(300)]
+        crowd = [world.client(1.0, (8.9995, b"waf" + b"x" * size + b"\n"), ip="192.0.2.1")
+                 for size in (0, 0, 0, 5000, 60000) * 60]
         world.run(10)
         self.assertEqual([peer.replies for peer in crowd], [[WAF.encode()]] * 300)
 
