@@ -3,7 +3,7 @@
 
 It talks to any server of its family (connect, one message, one reply, close), even to one that
 greets, that answers and never closes, or that closes before it is asked. What has arrived is shown,
-whatever happens afterwards, and the exit code tells a script whether that is all of it. It imports
+whatever happens afterwards, and the exit code tells a script whether anything failed. It imports
 five modules and no others: those of the exercise that it grew out of ("the notes" below). Read
 `exchange` first: its steps are the functions above it, in the order in which they happen.
 """
@@ -22,10 +22,10 @@ PORT = 13337  # the lab's
 PORT_MAX = 65535
 TIMEOUT = 10.0  # seconds for the connection, then for the whole reply
 TIMEOUT_MAX = 86400.0  # seconds (a day): well inside what every system's poll(2) takes
-SILENCE = 0.5  # seconds that end a reply whose server never closes: a lost segment takes 0.2 or so
-MESSAGE_MAX = 1024  # bytes in UTF-8: a server of this family reads no more
+SILENCE = 0.5  # seconds that end a reply: a segment that is sent again takes some 0.2
+MESSAGE_MAX = 1024  # bytes in UTF-8: the notes' server reads no more
 REPLY_MAX = 2000  # bytes that are read and shown: escaped, they still fit the log as a line
-GREETING_MAX = 1 << 20  # bytes (1 MiB) before we speak: a longer greeting has no end
+GREETING_MAX = 1 << 20  # bytes (1 MiB): a longer greeting is taken to be endless
 QUESTION = "Que veux-tu envoyer au serveur : "
 CLOSED = "Le serveur a fermé la connexion sans répondre."
 CAUSES = (  # by class, since `errno` is not one of the five modules
@@ -61,7 +61,7 @@ def check_message(message: str) -> str:
     """Return `message` if it may be sent.
 
     Raises TypeError if it is not a str, and ValueError if it is longer than MESSAGE_MAX bytes in
-    UTF-8, holds a line end, which would not arrive, or contains neither "waf" nor "meo".
+    UTF-8, holds a line break, which could end it, or contains neither "waf" nor "meo".
     """
     if not isinstance(message, str):  # the notes' check: here all that is typed is a str
         raise TypeError("Le message doit être une chaîne de caractères.")
@@ -75,7 +75,7 @@ def check_message(message: str) -> str:
 
 
 def encode(message: str) -> bytes:
-    """Return `message` in UTF-8, and what the locale could not decode as it was typed."""
+    """Return `message` in UTF-8; bytes that the locale could not decode are kept as typed."""
     return message.encode("utf-8", "surrogateescape")
 
 
@@ -92,7 +92,7 @@ def name_of(host: str) -> bytes:
     if ":" in bare:
         return name  # an IPv6 address; what follows a % is an interface, and no host name
     if max(name, default=0) > 127:  # only if it is not ASCII: the codec takes a while to load
-        # Without "xn--" it was ASCII in disguise: full-width digits
+        # Without "xn--" it has become ASCII: full-width digits, or ß
         name, rule = attempt(bare.encode, "idna") or name, rb"(?=.*xn--)" + rule
         kind = "un nom que Python sache convertir ; sa forme en « xn-- », s'il en a une, convient"
     if not re.match(rule, name):
@@ -123,7 +123,7 @@ def connect(host: str, port: int, timeout: float, log: logging.Logger) -> tuple:
             if number + 1 == len(infos):
                 raise  # there is one at least: else getaddrinfo has raised
             log.debug("Cause : %s", explained(error, UNREACHABLE))
-            timeout -= passed(before, share)
+            timeout -= elapsed(before, share)
 
 
 def ask() -> str:
@@ -131,9 +131,9 @@ def ask() -> str:
 
     Raises ValueError if there is none, and OSError if it cannot be asked for or read.
 
-    Not by the notes' input(): that asks on standard error where readline is not loaded, alters a
-    line that Ctrl-D ends, and reads an endless one until memory is gone. Only where it is not
-    Python's own (in a notebook) is it called: there nothing else reaches the user.
+    The notes' input() asks on standard error where readline is not loaded, alters a line that
+    Ctrl-D ends, and reads an endless one until memory is gone. It is called only where it has been
+    replaced (in a notebook): nothing else reaches the user there.
     """
     if input.__module__ != "builtins":
         try:
@@ -157,9 +157,9 @@ def ask() -> str:
 
 
 def read_greeting(connection: socket.socket, said: bytearray) -> None:
-    """Add to `said` what the server has said before we speak: a greeting, or why it closes.
+    """Add to `said` what has come before we speak: a greeting, or why the server closes.
 
-    It does not wait for one. Raises OSError if the server has closed or reset the connection.
+    A later greeting is taken for the reply. Raises OSError if the connection is closed or reset.
     """
     connection.setblocking(False)
     while len(said) <= GREETING_MAX:
@@ -175,25 +175,38 @@ def read_greeting(connection: socket.socket, said: bytearray) -> None:
 def send(connection: socket.socket, message: str) -> None:
     """Send `message`, and the newline that ends it. Raises OSError if that fails.
 
-    A message of MESSAGE_MAX bytes has no newline: a server of this family reads no more, and one
-    that closes with a byte unread resets the connection (RFC 1122, 4.2.2.13).
+    A message of MESSAGE_MAX bytes has no newline: the notes' server reads no more, and to close
+    with a byte unread resets the connection (RFC 1122, 4.2.2.13).
     """
     connection.sendall((encode(message) + b"\n")[:MESSAGE_MAX])  # fits any send buffer: no wait
 
 
 def receive(connection: socket.socket, timeout: float, reply: bytearray) -> None:
-    """Add to `reply` what the server says, until it closes, or is silent for SILENCE seconds.
+    """Add to `reply` what comes, until the server closes or, once it has begun, pauses for SILENCE.
 
     Once there are more than REPLY_MAX bytes no more is read. Raises OSError if the reply has not
-    come, or not all of it, in `timeout` seconds.
+    ended in `timeout` seconds, if there is none, or if the connection is lost.
     """
+    left = timeout
     try:
-        for piece in pieces(connection, timeout):  # None: a silence; b"": the end of the stream
-            reply += piece or b""
-            if len(reply) > REPLY_MAX or reply and not piece:
-                return
-            if piece == b"":
+        while left > 0.0:
+            wait, before = min(SILENCE, left), date()
+            connection.settimeout(wait)
+            try:
+                piece = connection.recv(REPLY_MAX)
+            except socket.timeout as error:
+                if error.errno:
+                    raise  # the kernel's ETIMEDOUT: since Python 3.10 it is of the same class
+                if reply and wait == SILENCE:  # not a shorter wait, at the end of the timeout
+                    return
+                left -= wait
+                continue
+            left -= elapsed(before, wait)
+            reply += piece
+            if not reply:
                 raise OSError(CLOSED)
+            if not piece or len(reply) > REPLY_MAX:
+                return
     except OSError as error:
         if reply:
             raise OSError(f"La réponse est peut-être incomplète : {explained(error)}")
@@ -202,34 +215,12 @@ def receive(connection: socket.socket, timeout: float, reply: bytearray) -> None
     raise OSError(f"Le serveur n'a pas {done} en {timeout:g} s.")
 
 
-def pieces(connection: socket.socket, timeout: float):
-    """Yield the bytes that come, None after each SILENCE without any, b"" at the stream's end.
-
-    Stops after `timeout` seconds. Raises OSError if the connection is lost.
-    """
-    left = timeout
-    while left > 0.0:
-        wait, before = min(SILENCE, left), date()
-        connection.settimeout(wait)
-        try:
-            piece = connection.recv(REPLY_MAX)
-        except socket.timeout as error:
-            if error.errno:
-                raise  # the kernel's ETIMEDOUT: since Python 3.10 it is of the same class
-            left -= wait
-            if wait == SILENCE:  # not a shorter wait, at the end of the timeout
-                yield None
-        else:
-            left -= passed(before, wait)
-            yield piece
-
-
 def date() -> float:
     """Return the date in seconds, as logging stamps it on a record, for want of `time`."""
     return logging.makeLogRecord({}).created
 
 
-def passed(before: float, wait: float) -> float:
+def elapsed(before: float, wait: float) -> float:
     """Return the seconds since `before`, a date(), of a wait that took `wait` seconds at most.
 
     If the date was set meanwhile, it counts for nothing, or for the whole wait.
@@ -304,12 +295,12 @@ def printable(text: str) -> str:
     """
     if text.isprintable():
         return text
-    # Not by a codec: to load one opens a file, and clients may hold every descriptor
+    # Not by a codec: to load one opens a file, and no descriptor may be left
     return "".join(c if c.isprintable() or c in SPACES else repr(c)[1:-1] for c in text)
 
 
 def attempt(call, *args):
-    """Return what `call` returns for `args`, or None if it fails: we do without."""
+    """Return what `call` returns for `args`, or None if it raises OSError or ValueError."""
     try:
         return call(*args)
     except (OSError, ValueError):
@@ -323,7 +314,7 @@ def reason(error: Exception) -> str:
 
 
 def escaped(text: str, encoding: str) -> str:
-    """Return `text`, every character escaped that `encoding` does not have."""
+    """Return `text` with the characters escaped that `encoding` lacks."""
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
@@ -437,7 +428,7 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
         """Open the file at `path` to append to. Raises OSError or ValueError if that cannot be."""
         super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, encoding="utf-8")
         self._statstream()  # records for reopenIfNeeded which file this is
-        # A spare descriptor, for the backup: clients may hold all others (muduo's idleFd_)
+        # A spare descriptor, for the backup: all others may be in use (muduo's idleFd_)
         self.spare = attempt(open, NULL, "rb")
         self.label = f"Le journal {printable(self.baseFilename)}"
         self.backup = f"{self.baseFilename}.{self.backupCount}"
@@ -534,7 +525,7 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
 
 
 class Console(OutputMixin, logging.StreamHandler):
-    """The log on standard error; the level's word is coloured on a terminal, but not on Windows."""
+    """The log on standard error; INFO and WARN are coloured on a terminal, except on Windows."""
 
     label = "La console"
 
@@ -673,7 +664,7 @@ def log_and_exit(text: str, log: logging.Logger, *lines: str) -> None:
 def main(argv: "list | None" = None) -> int:
     """Run the client with the options in `argv` (None: sys.argv).
 
-    Returns the exit code: 0 once a reply is printed, else one of README's table.
+    Returns the exit code: 0 if nothing failed, else one of README's table.
     """
     try:
         args = parse(argv)

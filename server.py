@@ -582,12 +582,12 @@ def printable(text: str) -> str:
     """
     if text.isprintable():
         return text
-    # Not by a codec: to load one opens a file, and clients may hold every descriptor
+    # Not by a codec: to load one opens a file, and no descriptor may be left
     return "".join(c if c.isprintable() or c in SPACES else repr(c)[1:-1] for c in text)
 
 
 def attempt(call, *args):
-    """Return what `call` returns for `args`, or None if it fails: we do without."""
+    """Return what `call` returns for `args`, or None if it raises OSError or ValueError."""
     try:
         return call(*args)
     except (OSError, ValueError):
@@ -601,7 +601,7 @@ def reason(error: Exception) -> str:
 
 
 def escaped(text: str, encoding: str) -> str:
-    """Return `text`, every character escaped that `encoding` does not have."""
+    """Return `text` with the characters escaped that `encoding` lacks."""
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
@@ -715,7 +715,7 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
         """Open the file at `path` to append to. Raises OSError or ValueError if that cannot be."""
         super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, encoding="utf-8")
         self._statstream()  # records for reopenIfNeeded which file this is
-        # A spare descriptor, for the backup: clients may hold all others (muduo's idleFd_)
+        # A spare descriptor, for the backup: all others may be in use (muduo's idleFd_)
         self.spare = attempt(open, NULL, "rb")
         self.label = f"Le journal {printable(self.baseFilename)}"
         self.backup = f"{self.baseFilename}.{self.backupCount}"
@@ -812,7 +812,7 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
 
 
 class Console(OutputMixin, logging.StreamHandler):
-    """The log on standard error; the level's word is coloured on a terminal, but not on Windows."""
+    """The log on standard error; INFO and WARN are coloured on a terminal, except on Windows."""
 
     label = "La console"
 
