@@ -540,9 +540,12 @@ class Console(OutputMixin, logging.StreamHandler):
         if self.coloured:
             day, time, level, message = line.split(" ", 3)
             line = f"{day} {time} {COLOURS.get(level, level)} {message}"
-        line, self.half_line = "\n" * self.half_line + line, True
-        say(line, self.stream)
-        self.half_line = False
+        line, self.half_line = "\n" * self.half_line + line, False
+        try:
+            say(line, self.stream)
+        except OSError:
+            self.half_line = True
+            raise
 
 
 def open_journal(path: "str | None") -> "Journal | None":
