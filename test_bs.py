@@ -1132,6 +1132,19 @@ class LogGoesOn(Scene):
             for name in os.listdir(self.folder):
                 os.remove(os.path.join(self.folder, name))
 
+    def test_a_log_that_is_moved_with_its_folder_is_not_emptied(self):
+        folder = os.path.join(self.folder, "logs")
+        os.mkdir(folder)
+        bs = self.serve(log_file=os.path.join(folder, "log"), constants={"LOG_BYTES": 3000})
+        os.rename(folder, folder + ".old")
+        self.write(folder, "")  # no folder
+        bs.exchange(20)
+        moved = self.kept(os.path.join(folder + ".old", "log"))
+        self.assertEqual(moved, bs.lines[:len(moved)])
+        self.assertGreater(len(moved), 40)
+        self.assertEqual(bs.messages("WARN"), [
+            f"WARN Le journal {folder}/log ne fonctionne plus : {os.strerror(errno.ENOTDIR)}."])
+
     def test_a_log_that_is_moved_where_no_other_may_be_made_is_not_emptied(self):
         bs = self.serve(first=self.give_away(self.log_file), constants={"LOG_BYTES": 3000})
         archive = os.path.join(self.folder, "archive")
