@@ -1639,8 +1639,8 @@ class ClientConnects(Scene):
                              + [self.refused("127.0.0.1", port), REFUSED])
         for host, cause, first in (
                 ("a b", "Ce n'est ni une adresse ni un nom.", ""),
-                ("straße", "Ce n'est ni une adresse ni un nom que Python sache convertir ; sa "
-                           "forme en « xn-- », s'il en a une, convient.", ""),
+                ("straße", ("Ce n'est ni une adresse ni un nom que Python sache convertir ; sa "
+                            "forme en « xn-- », s'il en a une, convient."), ""),
                 ("127.0.0.1:2000", self.no_port, ""), ("[::1]:2000", self.no_port, ""),
                 ("bs", "Ce nom n'est pas connu ; vérifiez son orthographe et le réseau (Unknown).",
                  self.failing("gaierror(-2, 'unknown')")),

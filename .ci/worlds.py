@@ -397,7 +397,7 @@ class Turns(unittest.TestCase):
 
     def test_every_client_has_a_turn(self):
         for sizes in ([2000], [1] * 2000, [1] * 330 + [500], [1] * 499 + [300], [900, 1, 1, 1]):
-            waiting, hosts = self.wait(sizes)
+            waiting, _ = self.wait(sizes)
             share = max(LOOKS_PER_ROUND // len(sizes), 1)
             rounds = -(-len(sizes) // LOOKS_PER_ROUND) * -(-max(sizes) // (share - share // 4))
             self.assertEqual(len(self.looks(waiting, rounds)), sum(sizes))
