@@ -30,10 +30,11 @@ QUESTION = "Que veux-tu envoyer au serveur : "
 CLOSED = "Le serveur a fermé la connexion sans répondre."
 CAUSES = (  # by class, since `errno` is not one of the five modules
     (ConnectionRefusedError,
-     "Aucun serveur n'écoute sur ce port ; lancez-le, ou vérifiez l'adresse et le port"),
+     "Aucun serveur n'écoute sur ce port ; lancez le serveur, ou vérifiez l'adresse et le port"),
     ((socket.timeout, TimeoutError),
      "Pas de réponse à temps ; vérifiez l'adresse, le port et le pare-feu"),
-    (socket.gaierror, "Ce nom n'est pas connu ; vérifiez son orthographe et le réseau"),
+    (socket.gaierror,
+     "Ce nom ou cette adresse est inconnu ; vérifiez l'orthographe et la connexion"),
     (ConnectionResetError, "Le serveur a rompu la connexion ; réessayez, ou lisez son journal"),
 )
 UNREACHABLE = OSError, "Serveur injoignable ; vérifiez l'adresse, le réseau et le pare-feu"
@@ -86,7 +87,7 @@ def name_of(host: str) -> bytes:
     full-width digits for digits. Raises LookupError where Python lacks the IDNA codec for a name.
     """
     if re.match(r"(\[.*\]|[^:]*):\d+\Z", host):
-        raise ValueError("Le port ne se donne pas avec l'adresse, mais avec l'option -p.")
+        raise ValueError("Donnez l'adresse seule avec -H, et le port avec l'option -p.")
     bare = re.sub(r"^\[(?=.*:)(.*)\]$", r"\1", host)
     name, rule, kind = encode(bare), rb"[\w.-]+\Z", "un nom"
     if ":" in bare:
@@ -618,8 +619,8 @@ def seconds(text: str) -> float:
         value = 0.0
     if not 0.0 < value <= TIMEOUT_MAX:  # false for a NaN too
         raise argparse.ArgumentTypeError(
-            "doit être un nombre de secondes, comme 2.5, supérieur à 0, et un jour "
-            f"({TIMEOUT_MAX:.0f}) au plus")
+            "doit être un nombre de secondes, avec un point comme 2.5, supérieur à 0 et "
+            f"d'au plus {TIMEOUT_MAX:.0f} (un jour)")
     return value
 
 
@@ -640,7 +641,7 @@ def parse(argv: "list | None") -> argparse.Namespace:
     add("--log-file", metavar="FICHIER",
         help="journal (par défaut {}, sinon {} dans le dossier courant)".format(*LOG_FILES))
     add("-v", "--verbosity", action="store_true",
-        help="montre aussi le journal sur la console, et pourquoi une adresse n'a pas répondu")
+        help="montre aussi le journal sur la console, et l'échec de chaque adresse d'un nom")
     add("--version", action="version", version=f"%(prog)s {VERSION}",
         help="affiche la version et quitte")
     parser.add_argument_group("message").add_argument(

@@ -561,8 +561,8 @@ def listen(ip: str, port: int) -> socket.socket:
         if listener:
             listener.close()
         place = printable(endpoint(ip, port))
-        exit_with_error(f"Impossible d'écouter sur {place} : un serveur tourne peut-être déjà sur "
-                        "ce port, ou l'adresse n'est pas celle de cette machine "
+        exit_with_error(f"Impossible d'écouter sur {place} : le port est peut-être déjà pris "
+                        "(un serveur tourne-t-il ?), ou l'adresse n'est pas à cette machine "
                         f"({reason(error)[:-1]}).", 4)
     return listener
 
@@ -912,8 +912,8 @@ def parse(argv: "list | None") -> argparse.Namespace:
     add("--log-file", metavar="FICHIER",
         help="journal (par défaut {}, sinon {} dans le dossier courant)".format(*LOG_FILES))
     add("-v", "--verbosity", action="store_true",
-        help="écrit aussi les lignes DEBUG, qui disent la fin de chaque connexion et pourquoi elle "
-             "a été rompue")
+        help="écrit aussi les lignes DEBUG, soit la fin de chaque connexion et, si elle a été "
+             "rompue, pourquoi")
     add("--version", action="version", version=f"%(prog)s {VERSION}",
         help="affiche la version et quitte")
     args = parser.parse_args(argv)

@@ -698,8 +698,8 @@ def trouble(cause):
 
 CLOSED = trouble("Le serveur a fermé la connexion sans répondre.")
 NO_WORD = trouble("Le message doit contenir le mot 'waf' ou 'meo'.")
-REFUSED = ("Cause : Aucun serveur n'écoute sur ce port ; lancez-le, ou vérifiez l'adresse et le "
-           f"port ({os.strerror(errno.ECONNREFUSED)}).")
+REFUSED = ("Cause : Aucun serveur n'écoute sur ce port ; lancez le serveur, ou vérifiez "
+           f"l'adresse et le port ({os.strerror(errno.ECONNREFUSED)}).")
 BROKEN = f"Le serveur a rompu la connexion ; réessayez, ou lisez son journal ({RESET})."
 LATE = "Pas de réponse à temps ; vérifiez l'adresse, le port et le pare-feu"
 TOO_LONG = trouble("Le message ne doit pas dépasser 1024 octets en UTF-8.")
@@ -816,7 +816,8 @@ class CommandLines(Scene):
         self.expect_refusals(
             "client", [["-t", seconds] for seconds in ("0", "-1", "nan", "inf", "86401", "2,5")], 2,
             "client.py: error: argument -t/--timeout: "
-            "doit être un nombre de secondes, comme 2.5, supérieur à 0, et un jour (86400) au plus")
+            "doit être un nombre de secondes, avec un point comme 2.5, supérieur à 0 et "
+            "d'au plus 86400 (un jour)")
         self.assertEqual(client.parse(["-t", "86400"]).timeout, 86400)
 
     def test_a_port_that_is_no_number_exits_2(self):
@@ -856,7 +857,8 @@ class CommandLines(Scene):
 class ServerExits(Scene):
     """The rows of the table of exit codes that are the server's own."""
 
-    cannot = "un serveur tourne peut-être déjà sur ce port, ou l'adresse n'est pas celle de cette "
+    cannot = re.escape("le port est peut-être déjà pris (un serveur tourne-t-il ?), ou l'adresse "
+                       "n'est pas à cette machine ")
 
     def elsewhere(self, address, port, code=4):
         """Check that the server cannot listen there, and return the system's words for it."""
@@ -865,8 +867,8 @@ class ServerExits(Scene):
         endpoint = client.printable(client.endpoint(address, (port or ["13337"])[-1]))
         self.assertEqual((ended.code, ended.text), (code, ""))
         self.assertRegex(ended.console, f"^ERROR Impossible d'écouter sur {re.escape(endpoint)} : "
-                                        rf"{self.cannot}machine \([^\n]*\)\.\n$")
-        return ended.console.partition("(")[2][:-3]
+                                        rf"{self.cannot}\([^\n]*\)\.\n$")
+        return ended.console.rpartition("(")[2][:-3]
 
     def test_a_privileged_port_exits_2(self):
         self.expect_refusals("server", [["-p", port] for port in ("0", "80", "1024")], 2,
@@ -1622,7 +1624,7 @@ class ClientConnects(Scene):
         """Return the sentence of a client that cannot connect there."""
         return f"ERROR Impossible de se connecter au serveur {host} sur le port {port}."
 
-    no_port = "Le port ne se donne pas avec l'adresse, mais avec l'option -p."
+    no_port = "Donnez l'adresse seule avec -H, et le port avec l'option -p."
 
     def failing(self, error):
         """Return the statements that have each look-up of a name raise this `error` of socket."""
@@ -1642,7 +1644,8 @@ class ClientConnects(Scene):
                 ("straße", ("Ce n'est ni une adresse ni un nom que Python sache convertir ; sa "
                             "forme en « xn-- », s'il en a une, convient."), ""),
                 ("127.0.0.1:2000", self.no_port, ""), ("[::1]:2000", self.no_port, ""),
-                ("bs", "Ce nom n'est pas connu ; vérifiez son orthographe et le réseau (Unknown).",
+                ("bs", ("Ce nom ou cette adresse est inconnu ; vérifiez l'orthographe et la "
+                        "connexion (Unknown)."),
                  self.failing("gaierror(-2, 'unknown')")),
                 ("bs", f"{LATE} (Timed out).", self.failing("timeout('timed out')")),
                 ("bs", "Serveur injoignable ; vérifiez l'adresse, le réseau et le pare-feu (Down).",
