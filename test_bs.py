@@ -1164,6 +1164,14 @@ class LogGoesOn(Scene):
         self.assertEqual(bs.messages("WARN"), [
             f"WARN Le journal {self.log_file} ne fonctionne plus : {denied}."])
 
+    def test_a_warning_about_the_backup_makes_no_file_too_large(self):
+        os.mkdir(self.log_file + ".1")
+        with server.Log(server.Journal(self.log_file), verbose=False, console=False) as log:
+            log.info("short")
+            log.info("é" * 9000)
+            self.assertLessEqual(os.path.getsize(self.log_file), 10000)
+        self.assertIn("WARN La sauvegarde", self.read(self.log_file))
+
     def test_the_log_and_its_backup_have_the_mode_of_the_umask_or_keep_their_own(self):
         for first, made, mode in (("import os; os.umask(0o077)", False, 0o600), ("", True, 0o640)):
             log_file = f"{self.log_file}.{mode:o}"
@@ -1945,10 +1953,12 @@ class Hosts(Scene):
             self.assertIn(f"server.py -p {port} -l 0.0.0.0\n", text)
             self.assertIn(f"client.py -p {port} -H {host}\n", text)
 
+    @unittest.skipUnless(shutil.which("make") or shutil.which("bmake"), "no make")
     def test_make_runs_all_tests_or_those_that_it_is_told_to(self):
         for make in filter(shutil.which, ("make", "bmake")):
             for given, names in (("", "worlds test_bs"), ("Replies", "test_bs.Replies"),
                                  ("Replies.test_x", "test_bs.Replies.test_x"),
+                                 ("Replies Turns", "worlds.Replies Turns"),  # which is no name
                                  ("Turns", "worlds.Turns")):
                 argv = [make, "-C", HERE, "test", "PYTHON=echo", f"T={given}"]
                 self.assertIn(f" unittest {names}\n", run(argv, self.folder, MAKEFLAGS="").text)
@@ -2126,6 +2136,9 @@ print(code)"""
             self.assertFalse(script.is_terminal(own))
             own.write.side_effect = OSError("gone")
             self.assertRaisesRegex(OSError, "gone", script.say, "é", own)  # which has no close()
+            own.flush.side_effect = KeyboardInterrupt  # where it blocks
+            with unittest.mock.patch("sys.stderr", own):
+                script.flush_streams()
         self.assertEqual(latin.buffer.getvalue(), b"\xe9\\u20ac" * 2)
 
     three_calls = """
