@@ -15,7 +15,7 @@ help:
 	@echo "make test         lance les tests  (PYTHON=$(PYTHON) ; T=Replies n'en lance qu'une classe)"
 	@echo "make worlds       simule des mondes entiers (N=$(N) ; SEED=123 en rejoue un)"
 	@echo "make bench        compare le serveur à d'autres (deux minutes)"
-	@echo "make clean        efface ce qui reste ici des essais (journaux, caches de Python)"
+	@echo "make clean        efface d'ici les journaux et les caches de Python"
 
 run-server:
 	@mkdir -p /var/log/bs_server 2>/dev/null || true

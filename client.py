@@ -22,7 +22,7 @@ PORT = 13337  # the lab's
 PORT_MAX = 65535
 TIMEOUT = 10.0  # seconds for the connection, then for the whole reply
 TIMEOUT_MAX = 86400.0  # seconds (a day): well inside what every system's poll(2) takes
-SILENCE = 0.5  # seconds that end a reply: a segment that is sent again takes some 0.2
+SILENCE = 0.5  # seconds that end a reply: a retransmitted segment takes some 0.2
 MESSAGE_MAX = 1024  # bytes in UTF-8: the notes' server reads no more
 REPLY_MAX = 2000  # bytes that are read and shown: escaped, they still fit the log as a line
 GREETING_MAX = 1 << 20  # bytes (1 MiB): a longer greeting is taken to be endless
@@ -34,7 +34,7 @@ CAUSES = (  # by class, since `errno` is not one of the five modules
     ((socket.timeout, TimeoutError),
      "Pas de réponse à temps ; vérifiez l'adresse, le port et le pare-feu"),
     (socket.gaierror,
-     "Ce nom ou cette adresse est inconnu ; vérifiez l'orthographe et la connexion"),
+     "Ce nom ou cette adresse est introuvable ; vérifiez l'orthographe et la connexion"),
     (ConnectionResetError, "Le serveur a rompu la connexion ; réessayez, ou lisez son journal"),
 )
 UNREACHABLE = OSError, "Serveur injoignable ; vérifiez l'adresse, le réseau et le pare-feu"
@@ -105,7 +105,7 @@ def connect(host: str, port: int, timeout: float, log: logging.Logger) -> tuple:
     """Return a socket connected to `host` (name or IP) and `port`, and the IP of its other end.
 
     The addresses of `host` share `timeout` seconds equally, and what one leaves over is shared by
-    those after it. Raises OSError if none answers, and as `name_of`.
+    those after it. Raises OSError if none answers, and as `name_of` does.
     """
     infos = socket.getaddrinfo(name_of(host), port, 0, socket.SOCK_STREAM)
     for number, info in enumerate(infos):
@@ -122,7 +122,7 @@ def connect(host: str, port: int, timeout: float, log: logging.Logger) -> tuple:
             raise ConnectionRefusedError("Le client s'est connecté à lui-même.")
         except OSError as error:
             if number + 1 == len(infos):
-                raise  # there is one at least: else getaddrinfo has raised
+                raise  # there is always a last one: else getaddrinfo would have raised
             log.debug("Cause : %s", explained(error, UNREACHABLE))
             timeout -= elapsed(before, share)
 
@@ -399,7 +399,7 @@ class OutputMixin:
 
     A stock handler takes its lock twice a line, which one thread does not need, and prints a
     traceback a line when it fails. This one writes the line at once. The first time that this fails
-    it logs a warning, which the other handler writes; the next line is tried again.
+    it logs a warning, which the other handler writes; the next line is still tried.
     """
 
     failed = False
@@ -441,8 +441,8 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
         """Return the file, opened in bytes and with no buffer.
 
         First only to write, so that we never become the reader of a pipe; then, if it may be
-        emptied, to read too. Both at once: ext4 flushes a file when any descriptor of it is closed
-        after a truncation, which takes longer than all the rest.
+        emptied, to read too. One descriptor does both: ext4 flushes a file when any of its
+        descriptors is closed after a truncation, which takes longer than all the rest.
         """
         file = open(self.baseFilename, "ab", 0)
         self.may_empty = file.seekable() and not SPECIAL_FILES.match(self.baseFilename)
@@ -522,7 +522,7 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
         """Close the file."""
         if self.spare:
             attempt(self.spare.close)
-        attempt(super().close)  # a full disk may be told only now (NFS)
+        attempt(super().close)  # a full disk may be reported only now (NFS)
 
 
 class Console(OutputMixin, logging.StreamHandler):
@@ -607,7 +607,7 @@ class Parser(argparse.ArgumentParser):
         attempt(say, message, file)
 
     def error(self, message: str) -> None:
-        """Exit with 2, the usage and argparse's `message`. Stock may write to standard output."""
+        """Exit with 2, the usage and argparse's `message`. Stock code may use standard output."""
         exit_with(f"{self.format_usage()}{self.prog}: error: {message}", 2)
 
 
@@ -619,7 +619,7 @@ def seconds(text: str) -> float:
         value = 0.0
     if not 0.0 < value <= TIMEOUT_MAX:  # false for a NaN too
         raise argparse.ArgumentTypeError(
-            "doit être un nombre de secondes, avec un point comme 2.5, supérieur à 0 et "
+            "doit être un nombre de secondes, par exemple 2.5 (avec un point), supérieur à 0 et "
             f"d'au plus {TIMEOUT_MAX:.0f} (un jour)")
     return value
 
@@ -641,13 +641,13 @@ def parse(argv: "list | None") -> argparse.Namespace:
     add("--log-file", metavar="FICHIER",
         help="journal (par défaut {}, sinon {} dans le dossier courant)".format(*LOG_FILES))
     add("-v", "--verbosity", action="store_true",
-        help="montre aussi le journal sur la console, et l'échec de chaque adresse d'un nom")
+        help="montre aussi le journal sur la console, et pourquoi une adresse n'a pas répondu")
     add("--version", action="version", version=f"%(prog)s {VERSION}",
         help="affiche la version et quitte")
     parser.add_argument_group("message").add_argument(
         "message", nargs="*",
-        help="à envoyer, en un ou plusieurs mots, qui doit contenir 'waf' ou 'meo' en minuscules "
-             "(s'il manque, il est demandé)")
+        help="texte à envoyer, en un ou plusieurs mots, qui doit contenir 'waf' ou 'meo' en "
+             "minuscules (par défaut, il est demandé)")
     args = parser.parse_args(argv)
     args.message = " ".join(args.message) if args.message else None
     if not 0 <= args.port <= PORT_MAX:

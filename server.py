@@ -135,8 +135,8 @@ class EndlessMessage(Exception):
 def receive(connection: socket.socket):
     """Return the message (bytes), and how many bytes have come: 0 if the client left without one.
 
-    A generator as `exchange`. TCP carries a stream and knows no messages. One ends at the first of:
-    a newline; the end of the stream; the word that no later byte can outdo, with nothing more to
+    A generator like `exchange`. TCP is a stream and knows no messages. One ends at the first of: a
+    newline; the end of the stream; the word that no later byte can outdo, with nothing more to
     read; and, for clients that end theirs with nothing at all, a silence. One that is longer than
     MESSAGE_MAX may be returned without its end. Raises EndlessMessage, and OSError if the client
     resets the connection.
@@ -158,7 +158,7 @@ def receive(connection: socket.socket):
 def read(connection: socket.socket, silence: float, received: int):
     """Return the bytes that come next; b"" at the end of the stream, or after `silence` seconds.
 
-    A generator as `exchange`. The silence counts from the first look that found nothing: the time
+    A generator like `exchange`. The silence counts from the first look that found nothing: the time
     of the one before may be older than the last byte. `received` is how many bytes came before:
     once that is more than a message, each CHUNK takes a look of its own, so that a client that
     pours keeps no other waiting. Raises OSError if the client resets the connection.
@@ -398,8 +398,8 @@ class Server:
             if not accepted:
                 break
             self.begin(*accepted)
-            # Without a wait there is no poll(2), which is faster; but then EMFILE may come with an
-            # empty queue, and proves nothing (see accept)
+            # It is faster without a wait, and so without poll(2); but then EMFILE may come with
+            # an empty queue, and proves nothing (see accept)
             wait = SHORTEST_WAIT if self.accept_error else 0.0
 
     def accept(self, wait: float) -> "tuple | None":
@@ -416,8 +416,8 @@ class Server:
             return None
         except OSError as error:
             if not wait:
-                # Linux checks for a descriptor before it looks whether a client is in the queue.
-                # The next call waits, in poll(2), which looks at the queue alone.
+                # Linux looks for a descriptor before it checks whether a client is in the queue.
+                # The next call waits, in poll(2), which checks the queue alone.
                 return None
             if attempt(self.listener.getsockopt, socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 0:
                 raise  # the system has taken it away (ss -K)
@@ -473,9 +473,9 @@ class Server:
             self.evicted.append(client.ip)
 
     def hang_up_on(self, client: Client) -> bool:
-        """Take a last look at `client`, so that a message that has ended is answered, and hang up.
+        """Take a last look at `client`, and hang up. Returns True if it was not done by then.
 
-        Returns True if it was not done by then.
+        A message that has ended is answered, unless it is longer than a CHUNK.
         """
         self.waiting.remove(client)
         done = client.look(self.clock.now)
@@ -517,8 +517,8 @@ class Server:
 def address_of(text: str) -> str:
     """Return the IPv4 or IPv6 address that `text` is, without the brackets of an endpoint.
 
-    Raises SystemExit if it is not one, by inet_pton(3): getaddrinfo(3) would take 1.2.3 for
-    1.2.0.3, `*` for ::1, and full-width digits.
+    Raises SystemExit if it is not one, by inet_pton(3): getaddrinfo(3) would take full-width
+    digits, 1.2.3 for 1.2.0.3, and `*` for ::1.
     """
     ip = re.sub(r"^\[(?=.*:)(.*)\]$", r"\1", text)
     try:
@@ -685,7 +685,7 @@ class OutputMixin:
 
     A stock handler takes its lock twice a line, which one thread does not need, and prints a
     traceback a line when it fails. This one writes the line at once. The first time that this fails
-    it logs a warning, which the other handler writes; the next line is tried again.
+    it logs a warning, which the other handler writes; the next line is still tried.
     """
 
     failed = False
@@ -727,8 +727,8 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
         """Return the file, opened in bytes and with no buffer.
 
         First only to write, so that we never become the reader of a pipe; then, if it may be
-        emptied, to read too. Both at once: ext4 flushes a file when any descriptor of it is closed
-        after a truncation, which takes longer than all the rest.
+        emptied, to read too. One descriptor does both: ext4 flushes a file when any of its
+        descriptors is closed after a truncation, which takes longer than all the rest.
         """
         file = open(self.baseFilename, "ab", 0)
         self.may_empty = file.seekable() and not SPECIAL_FILES.match(self.baseFilename)
@@ -808,7 +808,7 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
         """Close the file."""
         if self.spare:
             attempt(self.spare.close)
-        attempt(super().close)  # a full disk may be told only now (NFS)
+        attempt(super().close)  # a full disk may be reported only now (NFS)
 
 
 class Console(OutputMixin, logging.StreamHandler):
@@ -893,7 +893,7 @@ class Parser(argparse.ArgumentParser):
         attempt(say, message, file)
 
     def error(self, message: str) -> None:
-        """Exit with 2, the usage and argparse's `message`. Stock may write to standard output."""
+        """Exit with 2, the usage and argparse's `message`. Stock code may use standard output."""
         exit_with(f"{self.format_usage()}{self.prog}: error: {message}", 2)
 
 

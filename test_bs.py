@@ -664,9 +664,9 @@ class Scene(unittest.TestCase):
 
     def refusal(self, function, *args):
         """Return the exit code of the refusal that `function` ends with, and what it says."""
-        with contextlib.redirect_stderr(io.StringIO()) as console:
-            with self.assertRaises(SystemExit) as end:
-                function(*args)
+        with contextlib.redirect_stderr(io.StringIO()) as console, \
+                self.assertRaises(SystemExit) as end:
+            function(*args)
         return end.exception.code, console.getvalue()
 
     def expect_refusals(self, script, many, code, sentence, **others):
@@ -816,7 +816,7 @@ class CommandLines(Scene):
         self.expect_refusals(
             "client", [["-t", seconds] for seconds in ("0", "-1", "nan", "inf", "86401", "2,5")], 2,
             "client.py: error: argument -t/--timeout: "
-            "doit être un nombre de secondes, avec un point comme 2.5, supérieur à 0 et "
+            "doit être un nombre de secondes, par exemple 2.5 (avec un point), supérieur à 0 et "
             "d'au plus 86400 (un jour)")
         self.assertEqual(client.parse(["-t", "86400"]).timeout, 86400)
 
@@ -1652,7 +1652,7 @@ class ClientConnects(Scene):
                 ("straße", ("Ce n'est ni une adresse ni un nom que Python sache convertir ; sa "
                             "forme en « xn-- », s'il en a une, convient."), ""),
                 ("127.0.0.1:2000", self.no_port, ""), ("[::1]:2000", self.no_port, ""),
-                ("bs", ("Ce nom ou cette adresse est inconnu ; vérifiez l'orthographe et la "
+                ("bs", ("Ce nom ou cette adresse est introuvable ; vérifiez l'orthographe et la "
                         "connexion (Unknown)."),
                  self.failing("gaierror(-2, 'unknown')")),
                 ("bs", f"{LATE} (Timed out).", self.failing("timeout('timed out')")),
@@ -2115,7 +2115,7 @@ print(code)"""
 
     def test_an_address_that_no_command_line_can_give_is_refused_too(self):
         options = ["-l", "::1%\ud800", "-p", "20000", "--log-file", "log"]
-        ended = run(command("server", then=f"sys.exit(server.main({ascii(options)}))"), self.folder)
+        ended = run(command("server", then=f"sys.exit(server.main({options!a}))"), self.folder)
         self.assertEqual(ended.code, 4)
         self.assertRegex(ended.console, "^ERROR Impossible d'écouter sur [^\n]*\n$")
 
@@ -2221,27 +2221,26 @@ class Modules(Scene):
             self.assertEqual(run([sys.executable, *flags, "client.py", *options, "meo"],
                                  folders["client.py"]).code, 0)
 
-    different = {
-        "MESSAGE_MAX": "what is read, and what may be sent",
-        "SILENCE": "what ends a message, and what ends a reply",
-        "LOG_FILES": "each has its own",
-        "LOG_REFUSED": "each has its own",
-        "exchange": "the two ends of it",
-        "receive": "the two ends of it",
-        "parse": "each has its own options",
-        "main": "a service, and a question",
-    }
-
     def test_what_both_scripts_share_is_the_same_text_in_the_same_order(self):
-        part = re.compile(r"^(?:(?:def|class) (\w+)|([A-Z]\w+) = ).*(?:\n+[ )].*)*", re.M)
+        different = {
+            "MESSAGE_MAX": "what is read, and what may be sent",
+            "SILENCE": "what ends a message, and what ends a reply",
+            "LOG_FILES": "each has its own",
+            "LOG_REFUSED": "each has its own",
+            "exchange": "the two ends of it",
+            "receive": "the two ends of it",
+            "parse": "each has its own options",
+            "main": "a service, and a question",
+        }
+        part = re.compile(r"^(?:(?:def|class) (\w+)|([A-Z]\w+) = ).*(?:\n+[ )].*)*", re.MULTILINE)
         texts = [{found.group(1) or found.group(2): found.group()
                   for found in part.finditer(self.read(os.path.join(HERE, script)))}
                  for script in ("server.py", "client.py")]
         shared = [name for name in texts[0] if name in texts[1]]
         self.assertGreater(len(shared), 30)
         self.assertEqual({name for name in shared if texts[0][name] != texts[1][name]},
-                         set(self.different))
-        self.assertEqual(*[[name for name in text if name in shared and name not in self.different]
+                         set(different))
+        self.assertEqual(*[[name for name in text if name in shared and name not in different]
                            for text in texts])
 
 
@@ -2265,7 +2264,7 @@ class Figures(Scene):
                 (server.LOG_BACKUPS, 1, "backup", "one|1"),
                 (server.MESSAGE_MAX, 1024, "of a message", "1024 bytes"),
                 (server.RECEIVED_MAX, 1024 * 1024, "without an end", "1 MiB"),
-                (server.SILENCE, 0.2, "without a byte", "0.2 s"),
+                (server.SILENCE, 0.2, "without another byte", "0.2 s"),
                 (server.LINGER, 2.0, "after the reply", "2 s"),
                 (server.EXCHANGE_MAX, 5 * 60.0, "of an exchange", "five minutes|5 minutes"),
                 (server.WAITING_MAX, 10000, "clients", "10000"),
@@ -2285,7 +2284,7 @@ class Figures(Scene):
                 (client.LOG_FILES[1], "bs_client.log", "`--log-file`", "bs_client.log"),
                 (client.MESSAGE_MAX, 1024, "at most", "1024 bytes"),
                 (client.SILENCE, 0.5, "silence", "0.5 s"),
-                (client.REPLY_MAX, 2000, "of a reply", "2000 bytes"),
+                (client.REPLY_MAX, 2000, "of it are shown", "2000 bytes"),
             ),
         }
 
@@ -2302,7 +2301,7 @@ class Figures(Scene):
             for value, figure, keyword, shown in figures:
                 self.assertEqual(value, figure, keyword)
                 wanted = rf"(?<![\w.])({shown})(?![\w.]?\w)"
-                self.assertTrue([text for text in texts if re.search(keyword, text, re.I)
+                self.assertTrue([text for text in texts if re.search(keyword, text, re.IGNORECASE)
                                  and re.search(wanted, text)], (keyword, shown))
 
     def test_readme_has_the_exit_codes_and_each_reply_whose_word_the_client_takes(self):

@@ -396,7 +396,7 @@ class Turns(unittest.TestCase):
             self.assertTrue(mine == size or mine >= max(got) - 1, (sizes, got))
 
     def test_every_client_has_a_turn(self):
-        for sizes in ([2000], [1] * 2000, [1] * 330 + [500], [1] * 499 + [300], [900, 1, 1, 1]):
+        for sizes in ([2000], [1] * 2000, [1] * 830 + [500], [1] * 499 + [300], [900, 1, 1, 1]):
             waiting, _ = self.wait(sizes)
             share = max(LOOKS_PER_ROUND // len(sizes), 1)
             rounds = -(-len(sizes) // LOOKS_PER_ROUND) * -(-max(sizes) // (share - share // 4))
@@ -434,7 +434,7 @@ class Turns(unittest.TestCase):
 
     def test_hosts_of_newcomers_alone_take_no_turn_in_a_round(self):
         waiting, patient = server.Waiting(), Waiter("patient")
-        for number in range(300):
+        for number in range(LOOKS_PER_ROUND):
             waiting.add(Waiter(number), 5.0)
         waiting.add(patient, 4.0)
         waiting.take_newcomers(5.0)
@@ -724,11 +724,12 @@ class Loops(unittest.TestCase):
     def test_what_has_been_said_is_answered_before_an_eviction(self):
         world = World(waiting_max=20)
         said = [world.client(1.0, (1.00001, b"waf\n"), ip="192.0.2.1") for _ in range(20)]
-        for _ in range(60):
-            world.client(2.00002, ip="192.0.2.1")
+        crowd = [world.client(2.00002, ip=f"2001:db8::{number + 1:x}") for number in range(60)]
         world.run(10)
         self.assertEqual([peer.replies for peer in said], [[WAF.encode()]] * 20)
         self.assertLess(world.warned("Trop")[0][0], 3.1)
+        _, last = max((peer.closed, peer.ip) for peer in crowd if peer.closed < world.until)
+        self.assertIn(f"(le dernier : {last}).", world.warned("Trop")[-1][1])
 
     def test_a_message_that_has_ended_is_answered_before_the_server_ends(self):
         world = World()
