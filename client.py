@@ -30,11 +30,11 @@ QUESTION = "Que veux-tu envoyer au serveur : "
 CLOSED = "Le serveur a fermé la connexion sans répondre."
 CAUSES = (  # by class, since `errno` is not one of the five modules
     (ConnectionRefusedError,
-     "Aucun serveur n'écoute sur ce port ; lancez le serveur, ou vérifiez l'adresse et le port"),
+     "Aucun serveur n'écoute là ; lancez le serveur, ou vérifiez l'adresse (-H) et le port (-p)"),
     ((socket.timeout, TimeoutError),
      "Pas de réponse à temps ; vérifiez l'adresse, le port et le pare-feu"),
     (socket.gaierror,
-     "Ce nom ou cette adresse est introuvable ; vérifiez l'orthographe et la connexion"),
+     "Nom ou adresse introuvable ; vérifiez l'orthographe (sans http://) et le réseau"),
     (ConnectionResetError, "Le serveur a rompu la connexion ; réessayez, ou lisez son journal"),
 )
 UNREACHABLE = OSError, "Serveur injoignable ; vérifiez l'adresse, le réseau et le pare-feu"
@@ -89,7 +89,7 @@ def name_of(host: str) -> bytes:
     if re.match(r"(\[.*\]|[^:]*):\d+\Z", host):
         raise ValueError("Donnez l'adresse seule avec -H, et le port avec l'option -p.")
     bare = re.sub(r"^\[(?=.*:)(.*)\]$", r"\1", host)
-    name, rule, kind = encode(bare), rb"[\w.-]+\Z", "un nom"
+    name, rule, kind = encode(bare), rb"[\w.-]+\Z", "un nom (lettres, chiffres, points et tirets)"
     if ":" in bare:
         return name  # an IPv6 address; what follows a % is an interface, and no host name
     if max(name, default=0) > 127:  # only if it is not ASCII: the codec takes a while to load
@@ -514,7 +514,7 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
             self.reopenIfNeeded()  # the name may lead to another file now, or to none
         finally:
             self.spare = attempt(open, NULL, "rb")
-        if self.may_empty and self.size() + size > self.maxBytes:
+        if self.size() + size > self.maxBytes:
             self.stream.truncate(0)
         return failure
 
@@ -620,7 +620,7 @@ def seconds(text: str) -> float:
     if not 0.0 < value <= TIMEOUT_MAX:  # false for a NaN too
         raise argparse.ArgumentTypeError(
             "doit être un nombre de secondes, par exemple 2.5 (avec un point), supérieur à 0 et "
-            f"d'au plus {TIMEOUT_MAX:.0f} (un jour)")
+            f"inférieur ou égal à {TIMEOUT_MAX:.0f} (un jour)")
     return value
 
 

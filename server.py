@@ -562,8 +562,8 @@ def listen(ip: str, port: int) -> socket.socket:
             listener.close()
         place = printable(endpoint(ip, port))
         exit_with_error(f"Impossible d'écouter sur {place} : le port est peut-être déjà pris "
-                        "(un serveur tourne-t-il ?), ou l'adresse n'est pas à cette machine "
-                        f"({reason(error)[:-1]}).", 4)
+                        "(arrêtez l'autre serveur, ou choisissez un port avec -p), ou l'adresse "
+                        f"n'est pas à cette machine ({reason(error)[:-1]}).", 4)
     return listener
 
 
@@ -800,7 +800,7 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
             self.reopenIfNeeded()  # the name may lead to another file now, or to none
         finally:
             self.spare = attempt(open, NULL, "rb")
-        if self.may_empty and self.size() + size > self.maxBytes:
+        if self.size() + size > self.maxBytes:
             self.stream.truncate(0)
         return failure
 

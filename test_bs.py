@@ -698,8 +698,8 @@ def trouble(cause):
 
 CLOSED = trouble("Le serveur a fermé la connexion sans répondre.")
 NO_WORD = trouble("Le message doit contenir le mot 'waf' ou 'meo'.")
-REFUSED = ("Cause : Aucun serveur n'écoute sur ce port ; lancez le serveur, ou vérifiez "
-           f"l'adresse et le port ({os.strerror(errno.ECONNREFUSED)}).")
+REFUSED = ("Cause : Aucun serveur n'écoute là ; lancez le serveur, ou vérifiez l'adresse (-H) "
+           f"et le port (-p) ({os.strerror(errno.ECONNREFUSED)}).")
 BROKEN = f"Le serveur a rompu la connexion ; réessayez, ou lisez son journal ({RESET})."
 LATE = "Pas de réponse à temps ; vérifiez l'adresse, le port et le pare-feu"
 TOO_LONG = trouble("Le message ne doit pas dépasser 1024 octets en UTF-8.")
@@ -817,7 +817,7 @@ class CommandLines(Scene):
             "client", [["-t", seconds] for seconds in ("0", "-1", "nan", "inf", "86401", "2,5")], 2,
             "client.py: error: argument -t/--timeout: "
             "doit être un nombre de secondes, par exemple 2.5 (avec un point), supérieur à 0 et "
-            "d'au plus 86400 (un jour)")
+            "inférieur ou égal à 86400 (un jour)")
         self.assertEqual(client.parse(["-t", "86400"]).timeout, 86400)
 
     def test_a_port_that_is_no_number_exits_2(self):
@@ -857,8 +857,8 @@ class CommandLines(Scene):
 class ServerExits(Scene):
     """The rows of the table of exit codes that are the server's own."""
 
-    cannot = re.escape("le port est peut-être déjà pris (un serveur tourne-t-il ?), ou l'adresse "
-                       "n'est pas à cette machine ")
+    cannot = re.escape("le port est peut-être déjà pris (arrêtez l'autre serveur, ou choisissez "
+                       "un port avec -p), ou l'adresse n'est pas à cette machine ")
 
     def elsewhere(self, address, port, code=4):
         """Check that the server cannot listen there, and return the system's words for it."""
@@ -1134,6 +1134,35 @@ class LogGoesOn(Scene):
             for name in os.listdir(self.folder):
                 os.remove(os.path.join(self.folder, name))
 
+    def test_a_file_that_has_taken_the_place_of_a_moved_log_is_appended_to(self):
+        bs = self.serve(constants={"LOG_BYTES": 3000})
+        os.rename(self.log_file, os.path.join(self.folder, "archive"))
+        self.write(self.log_file, "theirs\n")
+        bs.exchange(20)
+        lines = self.read(self.log_file).splitlines()
+        self.assertEqual(lines, ["theirs"] + bs.lines[1 - len(lines):])
+        self.assertGreater(len(lines), 10)
+
+    def test_a_moved_log_whose_close_fails_is_opened_anew(self):
+        class Full(io.FileIO):
+            """A file of a full disk that says so only now (NFS)."""
+
+            def close(self):
+                super().close()
+                raise OSError(errno.ENOSPC, "full")
+
+        journal = server.Journal(self.log_file)
+        journal.stream.close()
+        journal.stream = Full(self.log_file, "a+")
+        journal.write("x" * 9999 + "\n")
+        self.assertEqual(os.listdir(self.folder), ["bs_server.log"])  # it fits: no backup yet
+        os.rename(self.log_file, os.path.join(self.folder, "archive"))
+        with self.assertRaises(OSError):
+            journal.write("lost\n")
+        journal.write("kept\n")
+        journal.close()
+        self.assertEqual(self.read(self.log_file), "kept\n")
+
     def test_a_log_that_is_moved_with_its_folder_is_not_emptied(self):
         folder = os.path.join(self.folder, "logs")
         os.mkdir(folder)
@@ -1160,6 +1189,9 @@ class LogGoesOn(Scene):
         bs.exchange()
         self.assertEqual(self.kept(), bs.lines[-3:])
         self.assertEqual(self.read(archive).splitlines(), moved)
+        os.rename(archive, self.log_file)  # back, over the one that was begun
+        bs.exchange(20)
+        self.assertEqual(self.kept(), bs.lines[-len(self.kept()):])
         denied = os.strerror(errno.EACCES)
         self.assertEqual(bs.messages("WARN"), [
             f"WARN Le journal {self.log_file} ne fonctionne plus : {denied}."])
@@ -1648,12 +1680,13 @@ class ClientConnects(Scene):
             self.assertEqual(lines, [f"DEBUG Journal : {self.client_log}"][:len(options)]
                              + [self.refused("127.0.0.1", port), REFUSED])
         for host, cause, first in (
-                ("a b", "Ce n'est ni une adresse ni un nom.", ""),
+                ("a b", ("Ce n'est ni une adresse ni un nom (lettres, chiffres, points et "
+                         "tirets)."), ""),
                 ("straße", ("Ce n'est ni une adresse ni un nom que Python sache convertir ; sa "
                             "forme en « xn-- », s'il en a une, convient."), ""),
                 ("127.0.0.1:2000", self.no_port, ""), ("[::1]:2000", self.no_port, ""),
-                ("bs", ("Ce nom ou cette adresse est introuvable ; vérifiez l'orthographe et la "
-                        "connexion (Unknown)."),
+                ("bs", ("Nom ou adresse introuvable ; vérifiez l'orthographe (sans http://) et le "
+                        "réseau (Unknown)."),
                  self.failing("gaierror(-2, 'unknown')")),
                 ("bs", f"{LATE} (Timed out).", self.failing("timeout('timed out')")),
                 ("bs", "Serveur injoignable ; vérifiez l'adresse, le réseau et le pare-feu (Down).",
@@ -1668,7 +1701,7 @@ class ClientConnects(Scene):
                 "", "*", "a..b", "x" * 70, "[127.0.0.1]", "[::1", "::１", "127.0.0.1\n",
                 "\033[31m")],
             1, lambda host: self.refused(client.printable(host), port))
-        for host in ("local host", "[localhost]", "１２７.0.0.1", "\u200blocalhost",
+        for host in ("", "local host", "[localhost]", "１２７.0.0.1", "\u200blocalhost",
                      "localhost\n"):
             with self.assertRaisesRegex(ValueError, "^Ce n'est ni une adresse ni un nom"):
                 client.name_of(host)
@@ -1712,27 +1745,30 @@ class ClientConnects(Scene):
                 if code:
                     self.assertLess(time.monotonic() - start, 0.2 * len(addresses))
 
-    def test_the_time_that_an_address_leaves_over_is_the_next_ones(self):
-        shares = []
+    def test_the_time_that_an_address_leaves_over_is_shared_by_those_after_it(self):
+        addresses = socket.getaddrinfo("127.0.0.1", 2000, 0, socket.SOCK_STREAM) * 3
+        for taken, expected in ((0.0, [4.0, 6.0, 12.0]), (1.0, [4.0] * 3), (0.5, [4.0, 5.0, 7.5])):
+            shares, now = [], [1.7e9]
 
-        def refuse(_, timeout):
-            shares.append(timeout)
-            raise ConnectionRefusedError
-        addresses = socket.getaddrinfo("127.0.0.1", 2000, 0, socket.SOCK_STREAM) * 12
-        with unittest.mock.patch("socket.getaddrinfo", return_value=addresses), \
-                unittest.mock.patch("socket.create_connection", refuse):
-            self.assertRaises(ConnectionRefusedError,
-                              client.connect, "bs", 2000, 12.0, unittest.mock.Mock())
-        self.assertEqual(len(shares), 12)
-        self.assertAlmostEqual(shares[0], 1.0)
-        self.assertGreater(shares[-1], 11.0)
+            def refuse(_, timeout, taken=taken, shares=shares, now=now):
+                shares.append(timeout)
+                now[0] += taken * timeout
+                raise ConnectionRefusedError
+            with unittest.mock.patch("socket.getaddrinfo", return_value=addresses), \
+                    unittest.mock.patch("socket.create_connection", refuse), \
+                    unittest.mock.patch("client.date", lambda now=now: now[0]):
+                self.assertRaises(ConnectionRefusedError,
+                                  client.connect, "bs", 2000, 12.0, unittest.mock.Mock())
+            for share, wanted in zip(shares, expected):
+                self.assertAlmostEqual(share, wanted)
+            self.assertEqual(len(shares), 3)
 
     def test_a_connection_to_itself_is_none(self):
         for host in ("127.0.0.1", "0.0.0.0", "::1")[:2 + has_ipv6()]:
             port = free_port()
             ended = self.client("-p", str(port), "-H", host, "meo",
                                 first=prelude(connect_to_itself), **STRICT)
-            cause = REFUSED.partition("(")[0] + "(Le client s'est connecté à lui-même)."
+            cause = REFUSED.rpartition("(")[0] + "(Le client s'est connecté à lui-même)."
             self.assertEqual(ended, (1, "", f"{self.refused(host, port)}\n{cause}\n"))
         with unittest.mock.patch("socket.create_connection") as connecting:
             connecting.return_value.getpeername.side_effect = OSError("has left")
