@@ -398,9 +398,7 @@ class Server:
             if not accepted:
                 break
             self.begin(*accepted)
-            # It is faster without a wait, and so without poll(2); but then EMFILE may come with
-            # an empty queue, and proves nothing (see accept)
-            wait = SHORTEST_WAIT if self.accept_error else 0.0
+            wait = 0.0  # it is faster without poll(2)
 
     def accept(self, wait: float) -> "tuple | None":
         """Return the next connection as (socket, address), or None if none comes in `wait` seconds.
@@ -416,8 +414,8 @@ class Server:
             return None
         except OSError as error:
             if not wait:
-                # Linux looks for a descriptor before it checks whether a client is in the queue.
-                # The next call waits, in poll(2), which checks the queue alone.
+                # It proves nothing: Linux looks for a descriptor before it checks whether a client
+                # is in the queue. The next call waits, in poll(2), which checks the queue alone.
                 return None
             if attempt(self.listener.getsockopt, socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 0:
                 raise  # the system has taken it away (ss -K)
