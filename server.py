@@ -777,8 +777,8 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
     def rotate(self, size: int) -> "OSError | None":
         """Copy the newest bytes to the backup, and make room for `size` bytes even if that fails.
 
-        Returns why it failed, or None. Raises OSError if there is no room. Ctrl-C at worst leaves
-        the same lines in both, and the end of an older backup.
+        Returns why it failed, or None. Raises OSError if no room can be made. Ctrl-C at worst
+        leaves the same lines in both, and the end of an older backup.
         """
         failure = None
         if self.spare:
@@ -798,7 +798,7 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
             self.reopenIfNeeded()  # the name may lead to another file now, or to none
         finally:
             self.spare = attempt(open, NULL, "rb")
-        if self.size() + size > self.maxBytes:
+        if self.may_empty and self.size() + size > self.maxBytes:
             self.stream.truncate(0)
         return failure
 

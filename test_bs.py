@@ -723,6 +723,7 @@ class Replies(Scene):
         for message, reply in self.table:
             self.assertEqual(server.reply_to(message), reply, message)
             bs.connect().send(message.encode() + b"\n").expect(reply)
+        self.assertEqual({reply for _, reply in self.table}, {reply for _, reply in server.REPLIES})
 
     def test_urgent_bytes_are_part_of_the_message(self):
         connection = self.serve(constants={"SILENCE": NEVER}).connect().send(b"wa")
@@ -1143,6 +1144,18 @@ class LogGoesOn(Scene):
         self.assertEqual(lines, ["theirs"] + bs.lines[1 - len(lines):])
         self.assertGreater(len(lines), 10)
 
+    @unittest.skipIf(sys.version_info < (3, 7), "open() to append seeks, which no pipe can")
+    def test_a_pipe_that_has_taken_the_place_of_a_moved_log_misses_no_line(self):
+        bs = self.serve(constants={"LOG_BYTES": 3000})
+        os.rename(self.log_file, os.path.join(self.folder, "archive"))
+        os.mkfifo(self.log_file)
+        reader = os.open(self.log_file, os.O_RDONLY | os.O_NONBLOCK)
+        self.addCleanup(os.close, reader)
+        bs.exchange(20)
+        moved = self.read(os.path.join(self.folder, "archive")) + os.read(reader, 65536).decode()
+        self.assertEqual(moved.splitlines(), bs.lines)
+        self.assertEqual(bs.messages("WARN"), [])
+
     def test_a_moved_log_whose_close_fails_is_opened_anew(self):
         class Full(io.FileIO):
             """A file of a full disk that says so only now (NFS)."""
@@ -1176,7 +1189,7 @@ class LogGoesOn(Scene):
         self.assertEqual(bs.messages("WARN"), [
             f"WARN Le journal {folder}/log ne fonctionne plus : {os.strerror(errno.ENOTDIR)}."])
 
-    def test_a_log_that_is_moved_where_no_other_may_be_made_is_not_emptied(self):
+    def test_a_log_that_is_moved_where_no_other_may_be_made_may_come_back(self):
         bs = self.serve(first=self.give_away(self.log_file), constants={"LOG_BYTES": 3000})
         archive = os.path.join(self.folder, "archive")
         os.chmod(self.folder, 0o755)
@@ -2305,6 +2318,7 @@ class Figures(Scene):
                 (server.EXCHANGE_MAX, 5 * 60.0, "of an exchange", "five minutes|5 minutes"),
                 (server.WAITING_MAX, 10000, "clients", "10000"),
                 (server.LONELY, 60.0, "Aucun client", "60 s|a minute"),
+                (server.LOOKS_PER_ROUND, 500, "silent ones speaks", "0.6 s"),
                 (server.WARN_EVERY, 1.0, "Trop de clients", "1 s|once a second"),
                 (server.BACKLOG, 65535, "", ""),  # the longest queue that a system may give
             ),

@@ -33,10 +33,10 @@ import server
 
 END, RESET = "<end>", "<reset>"  # what a client may say beside bytes
 FOREVER = float("inf")
-# README's figures, and not server.py's: a judge has its own
+# Not taken from server.py: a judge has its own figures
 MEO, WAF, HUMAN = "Meo à toi confrère.", "ptdr t ki", "Mes respects humble humain."
 MIB, CHUNK = 1 << 20, 1 << 12  # bytes
-LOOKS_PER_ROUND = 500  # in a round
+LOOKS_PER_ROUND = 500
 ROUND = 0.02  # seconds
 BYTE = 1e-8  # seconds that one takes to be read, from a client that pours on a machine of two cores
 PASS_MAX = 0.02  # seconds that a pass of the loop may take
@@ -396,7 +396,8 @@ class Turns(unittest.TestCase):
             self.assertTrue(mine == size or mine >= max(got) - 1, (sizes, got))
 
     def test_every_client_has_a_turn(self):
-        for sizes in ([2000], [1] * 2000, [1] * 830 + [500], [1] * 499 + [300], [900, 1, 1, 1]):
+        for sizes in ([2000], [1] * 2000, [1] * 830 + [500], [900, 1, 1, 1],
+                      [1] * (LOOKS_PER_ROUND - 1) + [300]):
             waiting, _ = self.wait(sizes)
             share = max(LOOKS_PER_ROUND // len(sizes), 1)
             rounds = -(-len(sizes) // LOOKS_PER_ROUND) * -(-max(sizes) // (share - share // 4))
@@ -404,12 +405,15 @@ class Turns(unittest.TestCase):
 
     def test_a_quarter_of_a_crowds_looks_is_for_its_newest(self):
         waiting, (crowd, *_) = self.wait([5000, 1, 1])
+        looks = LOOKS_PER_ROUND - 2
+        *_, next_newest = others = crowd[:-(looks // 4)]
+        newest = crowd[len(others):]
         counts = self.looks(waiting, 10)
-        self.assertEqual([counts.get(client, 0) for client in crowd[-124:]], [10] * 124)
-        self.assertEqual(sum(counts[client] for client in crowd if client in counts), 4980)
-        for client in crowd[-124:]:
+        self.assertEqual([counts.get(client, 0) for client in newest], [10] * len(newest))
+        self.assertEqual(sum(counts[client] for client in crowd if client in counts), 10 * looks)
+        for client in newest:
             waiting.remove(client)
-        self.assertIn(crowd[-125], waiting.take_round(FOREVER))
+        self.assertIn(next_newest, waiting.take_round(FOREVER))
 
     def test_a_crowd_that_has_left_costs_no_client_a_turn(self):
         waiting, hosts = self.wait([1] * 5000 + [100])
@@ -724,10 +728,16 @@ class Loops(unittest.TestCase):
     def test_what_has_been_said_is_answered_before_an_eviction(self):
         world = World(waiting_max=20)
         said = [world.client(1.0, (1.00001, b"waf\n"), ip="192.0.2.1") for _ in range(20)]
-        crowd = [world.client(2.00002, ip=f"2001:db8::{number + 1:x}") for number in range(60)]
+        for _ in range(60):
+            world.client(2.00002, ip="192.0.2.1")
         world.run(10)
         self.assertEqual([peer.replies for peer in said], [[WAF.encode()]] * 20)
         self.assertLess(world.warned("Trop")[0][0], 3.1)
+
+    def test_the_warning_names_the_last_client_that_was_evicted(self):
+        world = World(waiting_max=20)
+        crowd = [world.client(2.0, ip=f"2001:db8::{number:x}") for number in range(1, 41)]
+        world.run(10)
         _, last = max((peer.closed, peer.ip) for peer in crowd if peer.closed < world.until)
         self.assertIn(f"(le dernier : {last}).", world.warned("Trop")[-1][1])
 
@@ -817,7 +827,7 @@ class Loops(unittest.TestCase):
 
     def test_a_client_that_takes_just_less_than_five_minutes_is_served(self):
         world = World()
-        for _ in range(900):  # whose looks are some 0.1 s apart
+        for _ in range(900):  # whose looks are some 0.04 s apart
             world.client(1.0, (4.99, b"waf\n"), (4.99, END), ip="192.0.2.1")
         with unittest.mock.patch.object(server, "EXCHANGE_MAX", 5.0):
             world.run(10)
@@ -859,9 +869,9 @@ class Loops(unittest.TestCase):
 
     def test_lone_people_and_a_crowd_behind_one_address_are_answered_within_100_ms(self):
         world = World()
-        for number in range(330):
+        for number in range(2130):
             ip = "192.0.2.1" if number > 129 else None
-            world.client(1.0, (2 + number / 300, b"waf\n"), ip=ip)
+            world.client(1.0, (2 + number / 2130, b"waf\n"), ip=ip)
         world.run(10)
         for peer in world.clients:
             judge(peer, 0.1)
