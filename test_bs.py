@@ -1109,12 +1109,13 @@ class LogGoesOn(Scene):
         for line in lines:
             self.assertRegex(line, f"^{DATE}?[A-Z]*( ((?!{DATE}).)*)?$")
         if not changes:  # its buffer has kept what failed
+            self.assertEqual([len(line) for line in kept if line not in lines], [30] * 3)
             self.assertEqual(len(lines), 2 + 3 * (3 + 1 + 3) + 2 + 1)
             self.assertEqual(len([line for line in lines if " WARN Le journal " in line]), 1)
 
     def test_a_log_that_is_moved_is_left_alone_and_one_that_is_removed_comes_back(self):
         for name in ("archive", "bs_server.log.1", None):
-            bs = self.serve(constants={"LOG_BYTES": 3000})
+            bs = self.serve(constants={"LOG_BYTES": 3000 + len(self.log_file)})  # which it logs
             if name:
                 archive = os.path.join(self.folder, name)
                 os.rename(self.log_file, archive)
@@ -1124,7 +1125,7 @@ class LogGoesOn(Scene):
             if name == "archive":
                 moved = self.read(archive).splitlines()
                 self.assertEqual(moved, bs.lines[:len(moved)])
-                self.assertGreater(len(moved), 30)
+                self.assertGreater(len(moved), 40)
             bs.exchange(5)
             bs.end()
             self.assertEqual(bs.messages("WARN"), [])
@@ -1179,13 +1180,14 @@ class LogGoesOn(Scene):
     def test_a_log_that_is_moved_with_its_folder_is_not_emptied(self):
         folder = os.path.join(self.folder, "logs")
         os.mkdir(folder)
-        bs = self.serve(log_file=os.path.join(folder, "log"), constants={"LOG_BYTES": 3000})
+        bs = self.serve(log_file=os.path.join(folder, "log"),
+                        constants={"LOG_BYTES": 3000 + len(self.log_file)})  # which it logs
         os.rename(folder, folder + ".old")
         self.write(folder, "")  # no folder
         bs.exchange(20)
         moved = self.kept(os.path.join(folder + ".old", "log"))
         self.assertEqual(moved, bs.lines[:len(moved)])
-        self.assertGreater(len(moved), 30)
+        self.assertGreater(len(moved), 40)
         self.assertEqual(bs.messages("WARN"), [
             f"WARN Le journal {folder}/log ne fonctionne plus : {os.strerror(errno.ENOTDIR)}."])
 
@@ -1209,13 +1211,17 @@ class LogGoesOn(Scene):
         self.assertEqual(bs.messages("WARN"), [
             f"WARN Le journal {self.log_file} ne fonctionne plus : {denied}."])
 
-    def test_a_warning_about_the_backup_makes_no_file_too_large(self):
+    def test_a_failed_backup_loses_no_newest_line_and_its_warning_makes_no_file_too_large(self):
         os.mkdir(self.log_file + ".1")
-        with server.Log(server.Journal(self.log_file), verbose=False, console=False) as log:
-            log.info("short")
-            log.info("é" * 9000)
-            self.assertLessEqual(os.path.getsize(self.log_file), 10000)
-        self.assertIn("WARN La sauvegarde", self.read(self.log_file))
+        for message, kept in (("the newest", ["INFO the newest"]), ("é" * 9000, [])):
+            with server.Log(server.Journal(self.log_file), verbose=False, console=False) as log:
+                log.info("x" * 9950)
+                log.info(message)
+                self.assertLessEqual(os.path.getsize(self.log_file), 10000)
+            *lines, warning = [line[20:] for line in self.read(self.log_file).splitlines()]
+            self.assertEqual(lines, kept)
+            self.assertRegex(warning, "^WARN La sauvegarde ")
+            os.remove(self.log_file)
 
     def test_the_log_and_its_backup_have_the_mode_of_the_umask_or_keep_their_own(self):
         for first, made, mode in (("import os; os.umask(0o077)", False, 0o600), ("", True, 0o640)):
@@ -1758,23 +1764,27 @@ class ClientConnects(Scene):
                 if code:
                     self.assertLess(time.monotonic() - start, 0.2 * len(addresses))
 
-    def test_the_time_that_an_address_leaves_over_is_shared_by_those_after_it(self):
-        addresses = socket.getaddrinfo("127.0.0.1", 2000, 0, socket.SOCK_STREAM) * 3
-        for taken, expected in ((0.0, [4.0, 6.0, 12.0]), (1.0, [4.0] * 3), (0.5, [4.0, 5.0, 7.5])):
-            shares, now = [], [1.7e9]
+    def shares(self, taken):
+        """Return the seconds for each of three addresses that share 12; each takes so much of its
+        own, from 0 to 1, and refuses."""
+        shares, now = [], [1.7e9]
 
-            def refuse(_, timeout, taken=taken, shares=shares, now=now):
-                shares.append(timeout)
-                now[0] += taken * timeout
-                raise ConnectionRefusedError
-            with unittest.mock.patch("socket.getaddrinfo", return_value=addresses), \
-                    unittest.mock.patch("socket.create_connection", refuse), \
-                    unittest.mock.patch("client.date", lambda now=now: now[0]):
-                self.assertRaises(ConnectionRefusedError,
-                                  client.connect, "bs", 2000, 12.0, unittest.mock.Mock())
-            for share, wanted in zip(shares, expected):
-                self.assertAlmostEqual(share, wanted)
-            self.assertEqual(len(shares), 3)
+        def refuse(_, timeout):
+            shares.append(timeout)
+            now[0] += taken * timeout
+            raise ConnectionRefusedError
+        addresses = socket.getaddrinfo("127.0.0.1", 2000, 0, socket.SOCK_STREAM) * 3
+        with unittest.mock.patch("socket.getaddrinfo", return_value=addresses), \
+                unittest.mock.patch("socket.create_connection", refuse), \
+                unittest.mock.patch("client.date", lambda: now[0]):
+            self.assertRaises(ConnectionRefusedError,
+                              client.connect, "bs", 2000, 12.0, unittest.mock.Mock())
+        return [round(share, 3) for share in shares]
+
+    def test_the_time_that_an_address_leaves_over_is_shared_by_those_after_it(self):
+        self.assertEqual(self.shares(0.0), [4.0, 6.0, 12.0])
+        self.assertEqual(self.shares(0.5), [4.0, 5.0, 7.5])
+        self.assertEqual(self.shares(1.0), [4.0, 4.0, 4.0])
 
     def test_a_connection_to_itself_is_none(self):
         for host in ("127.0.0.1", "0.0.0.0", "::1")[:2 + has_ipv6()]:

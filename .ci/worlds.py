@@ -406,14 +406,13 @@ class Turns(unittest.TestCase):
     def test_a_quarter_of_a_crowds_looks_is_for_its_newest(self):
         waiting, (crowd, *_) = self.wait([5000, 1, 1])
         looks = LOOKS_PER_ROUND - 2
-        *_, next_newest = others = crowd[:-(looks // 4)]
-        newest = crowd[len(others):]
+        others, newest = crowd[:-(looks // 4)], crowd[-(looks // 4):]
         counts = self.looks(waiting, 10)
         self.assertEqual([counts.get(client, 0) for client in newest], [10] * len(newest))
         self.assertEqual(sum(counts[client] for client in crowd if client in counts), 10 * looks)
         for client in newest:
             waiting.remove(client)
-        self.assertIn(next_newest, waiting.take_round(FOREVER))
+        self.assertIn(others[-1], waiting.take_round(FOREVER))
 
     def test_a_crowd_that_has_left_costs_no_client_a_turn(self):
         waiting, hosts = self.wait([1] * 5000 + [100])
