@@ -1259,6 +1259,15 @@ class LogGoesOn(Scene):
         self.assertEqual(self.read(self.log_file + ".1"), ("old\n" * 9000 + "half\n")[-10000:])
         self.assertEqual(self.read(self.log_file).splitlines(), bs.lines)
 
+    @unittest.skipUnless(os.access("/dev/shm", os.W_OK), "no /dev/shm")
+    def test_a_file_in_dev_shm_is_emptied_and_copied_as_any_other(self):
+        folder = tempfile.mkdtemp(dir="/dev/shm")
+        self.addCleanup(shutil.rmtree, folder)
+        bs = self.serve(log_file=os.path.join(folder, "log"), constants={"LOG_BYTES": 3000})
+        bs.exchange(20)
+        self.assertEqual({name: os.path.getsize(os.path.join(folder, name)) <= 3000
+                          for name in os.listdir(folder)}, {"log": True, "log.1": True})
+
     def test_what_stands_under_dev_or_proc_is_never_emptied_nor_copied(self):
         for path in ("/dev/fd/{}", "//dev/fd/{}", "/proc/self/fd/{}"):
             with open(self.log_file, "w") as file:
