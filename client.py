@@ -16,12 +16,6 @@ import sys
 
 VERSION = "1.0"
 
-# The exchange
-HOST = "127.0.0.1"
-PORT = 13337  # the lab's
-PORT_MAX = 65535
-TIMEOUT = 10.0  # seconds for the connection, then for the whole reply
-TIMEOUT_MAX = 86400.0  # seconds (a day): well inside what every system's poll(2) takes
 SILENCE = 0.5  # seconds that end a reply: a retransmitted segment takes some 0.2
 MESSAGE_MAX = 1024  # bytes in UTF-8: the notes' server reads no more
 REPLY_MAX = 2000  # bytes that are read and shown: escaped, they still fit the log as a line
@@ -38,23 +32,6 @@ CAUSES = (  # by class, since `errno` is not one of the five modules
     (ConnectionResetError, "Le serveur a rompu la connexion ; réessayez, ou lisez son journal"),
 )
 UNREACHABLE = OSError, "Serveur injoignable ; vérifiez l'adresse, le réseau et le pare-feu"
-
-# The log
-LOG_FILES = ("/var/log/bs_client/bs_client.log", "bs_client.log")  # the first that opens
-LOG_REFUSED = 1  # exit code if the file given with --log-file does not open; server.py's is 5
-LOG_BYTES = 10000  # that a file holds at most, with one backup: the notes' figures
-LOG_BACKUPS = 1  # overwritten each time: more of them would have to be renamed
-LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
-LOG_DATE = "%Y-%m-%d %H:%M:%S"
-# What LOG_FORMAT does not use: not to look it up takes a fifth off a line's time (logging HOWTO)
-LOG_UNUSED = ("logThreads", "logProcesses", "logMultiprocessing", "_srcfile")
-NULL = "/dev/null"  # where it is missing (some chroots), no descriptor is kept for the backup
-SPECIAL_FILES = re.compile(r"//?(dev/(?!shm/)|proc/)")  # what /dev/stdout leads to is not emptied
-COLOURS = {"INFO": "\033[37mINFO\033[0m", "WARN": "\033[33mWARN\033[0m"}  # ECMA-48, SGR
-
-# What is shown
-RED = "\033[31m{}\033[0m"
-SPACES = "\xa0\u202f"  # those of French typography, which str.isprintable rejects
 CUT = "… (coupé)"  # the end of a text that is shown or logged in part
 
 
@@ -123,7 +100,7 @@ def connect(host: str, port: int, timeout: float, log: logging.Logger) -> tuple:
         except OSError as error:
             if number + 1 == len(infos):
                 raise  # there is always a last one: else getaddrinfo would have raised
-            log.debug("Cause : %s", explained(error, UNREACHABLE))
+            log.debug("Cause : %s.", explained(error, UNREACHABLE))
             timeout -= elapsed(before, share)
 
 
@@ -233,7 +210,7 @@ def explained(error: Exception, *more: tuple) -> str:
     """Return what `error` means, by CAUSES and `more` such rows, with the system's words."""
     for kind, meaning in (*CAUSES, *more):
         if isinstance(error, kind):
-            return f"{meaning} ({reason(error)[:-1]})."
+            return f"{meaning} ({reason(error)})"
     return reason(error)
 
 
@@ -257,7 +234,7 @@ def exchange(args: argparse.Namespace, log: logging.Logger) -> None:
     except (OSError, ValueError, LookupError) as error:
         host, port = printable(args.host), args.port
         sentence = f"Impossible de se connecter au serveur {host} sur le port {port}."
-        cause = f"Cause : {explained(error, UNREACHABLE)}"
+        cause = f"Cause : {explained(error, UNREACHABLE)}."
         log_and_exit(f"{error_line(sentence)}\n{cause}", log, sentence, cause)
     with connection:
         log.info("Connexion réussie à %s.", endpoint(ip, args.port))
@@ -284,6 +261,11 @@ def exchange(args: argparse.Namespace, log: logging.Logger) -> None:
 # From here to Parser line for line as in server.py: each file runs alone
 
 
+RED = "\033[31m{}\033[0m"
+# Runs of all but printable ASCII and the spaces of French typography, which repr() would escape
+NOT_PLAIN = re.compile("[^ -~\xa0\u202f]+")
+
+
 def endpoint(ip: str, port: int) -> str:
     """Return `ip` and `port` as one word, an IPv6 address in brackets (RFC 5952, section 6)."""
     return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
@@ -294,10 +276,7 @@ def printable(text: str) -> str:
 
     That is all that is not printable, except the spaces of French typography.
     """
-    if text.isprintable():
-        return text
-    # Not by a codec: to load one opens a file, and no descriptor may be left
-    return "".join(c if c.isprintable() or c in SPACES else repr(c)[1:-1] for c in text)
+    return NOT_PLAIN.sub(lambda run: repr(run.group())[1:-1], text)  # what repr() escapes
 
 
 def attempt(call, *args):
@@ -309,9 +288,9 @@ def attempt(call, *args):
 
 
 def reason(error: Exception) -> str:
-    """Return what `error` says, as a sentence: the system's words, or else its own."""
+    """Return what `error` says, the system's words or else its own, without a full stop."""
     text = getattr(error, "strerror", None) or str(error)
-    return text[:1].upper() + text[1:].rstrip(".") + "."
+    return text[:1].upper() + text[1:].rstrip(".")
 
 
 def escaped(text: str, encoding: str) -> str:
@@ -376,6 +355,14 @@ def exit_with_error(sentence: str, code: int) -> None:
     exit_with(error_line(sentence), code)
 
 
+LOG_BYTES = 10000  # that a file holds at most, with one backup: the notes' figures
+LOG_BACKUPS = 1  # overwritten each time: more of them would have to be renamed
+LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
+LOG_DATE = "%Y-%m-%d %H:%M:%S"
+COLOURS = {"INFO": "\033[37mINFO\033[0m", "WARN": "\033[33mWARN\033[0m"}  # ECMA-48, SGR
+SPECIAL_FILES = re.compile(r"//?(dev/(?!shm/)|proc/)")  # what /dev/stdout leads to is not emptied
+
+
 class LineFormatter(logging.Formatter):
     """The notes' format, with WARN for WARNING. A record's line is kept for the second handler."""
 
@@ -398,44 +385,52 @@ class OutputMixin:
     """What both handlers do differently from the stock ones: logging is most of the work.
 
     A stock handler takes its lock twice a line, which one thread does not need, and prints a
-    traceback a line when it fails. This one writes the line at once. The first time that this fails
-    it logs a warning, which the other handler writes; the next line is still tried.
+    traceback a line when it fails. This one writes the line at once, and says what fails once, on
+    all outputs: a disk that is nearly full fails again and again. The next line is still tried.
     """
 
-    failed = False
+    said = ()  # what has failed so far
 
     def handle(self, record: logging.LogRecord) -> None:
-        """Write the line of `record`; log a warning the first time that this fails."""
+        """Write the line of `record`."""
         try:
             self.write(self.formatter.format(record) + self.terminator)
         except (OSError, ValueError) as error:
-            if not self.failed:  # once: a disk that is nearly full fails again and again
-                self.failed = True
-                logging.getLogger(__name__).warning("%s ne fonctionne plus : %s",
-                                                    self.label, reason(error))
+            self.recover()
+            self.warn(f"{self.label} ne fonctionne plus", error)
+
+    def recover(self) -> None:
+        """Do what the next line needs after a write that failed: by default nothing."""
+
+    def warn(self, what: str, error: Exception) -> None:
+        """Log that `what` has failed by `error`, the first time."""
+        if what not in self.said:
+            self.said += (what,)
+            log = logging.getLogger(__name__)
+            # Not log.warning(): Python 3.13.4 drops what is logged by a handler (gh-91555)
+            log.callHandlers(log.makeRecord(log.name, logging.WARNING, "", 0,
+                                            f"{what} : {reason(error)}.", (), None))
 
 
 class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
               logging.handlers.WatchedFileHandler):
     """The log file; unless it is a special file, neither it nor its backup exceeds LOG_BYTES.
 
-    Stock rotation renames the file. That is refused where another program has it open (Windows),
-    or where the file was given to us and not its folder, and replaces a link by a file. This one
-    copies it and truncates it: the same file goes on. Only if that was moved or removed does a
-    rotation leave it alone and begin another.
+    RotatingFileHandler is the notes' class, and keeps their figures. But it renames the file, which
+    is refused where another program has it open (Windows) or where the file was given to us and not
+    its folder, and replaces a link by a file. So this one copies it and truncates it: the same file
+    goes on. WatchedFileHandler knows whether the name still leads to it. If not (it was moved or
+    removed), a rotation leaves it alone and begins another.
     """
+
+    may_create = True  # whether the next opening may make the file
 
     def __init__(self, path: str) -> None:
         """Open the file at `path` to append to. Raises OSError or ValueError if that cannot be."""
         super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, encoding="utf-8")
-        self._statstream()  # records for reopenIfNeeded which file this is
-        # A spare descriptor, for the backup: all others may be in use (muduo's idleFd_)
-        self.spare = attempt(open, NULL, "rb")
+        self._statstream()  # so that reopenIfNeeded knows the file
         self.label = f"Le journal {printable(self.baseFilename)}"
         self.backup = f"{self.baseFilename}.{self.backupCount}"
-        self.warned = False  # whether the log has said that the backup cannot be written
-        # Whether the last line lacks its end: that of a run that was killed. None: cannot be read
-        self.half_line = attempt(self.newest, 1) not in (None, b"", b"\n")
 
     def _open(self):
         """Return the file, opened in bytes and with no buffer.
@@ -444,85 +439,65 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
         emptied, to read too. One descriptor does both: ext4 flushes a file when any of its
         descriptors is closed after a truncation, which takes longer than all the rest.
         """
+        if not self.may_create:
+            open(self.baseFilename, "r+b", 0).close()  # raises if it is not there
         file = open(self.baseFilename, "ab", 0)
         self.may_empty = file.seekable() and not SPECIAL_FILES.match(self.baseFilename)
         readable = attempt(open, self.baseFilename, "a+b", 0) if self.may_empty else None
         if readable:
             attempt(file.close)
+        self.may_create = True
         return readable or file
 
-    def size(self) -> int:
-        """Return the size of the file in bytes. Raises OSError if that fails."""
-        if not self.stream or self.stream.closed:  # it was moved, and no other could be opened yet
+    def write(self, line: str) -> None:
+        """Append `line`; if it would not fit, first back the file up, and empty it in any case.
+
+        Raises OSError if the line cannot be written. Ctrl-C at worst leaves the same lines in both
+        files, and the end of an older backup.
+        """
+        data, failure = line.encode(self.encoding), None
+        if not self.stream:  # it has failed
             self.stream = self._open()
             self._statstream()
-        return self.stream.seek(0, 2)
+        if self.may_empty and self.stream.seek(0, 2) + len(data) > self.maxBytes:
+            failure = self.back_up()
+            full = self.stream
+            self.reopenIfNeeded()  # the name may lead to another file by now, or to none
+            if self.stream is full:
+                full.truncate(0)
+        written = self.stream.write(data)
+        if written != len(data):
+            self.stream.truncate(self.stream.seek(-written, 1))  # half a line
+            raise OSError("Il n'y a plus de place")
+        if failure:  # its warning is a line of this file too
+            self.warn(f"La sauvegarde {printable(self.backup)} ne peut être écrite", failure)
 
-    def newest(self, count: int) -> bytes:
-        """Return the last `count` bytes of the file, or all. Raises OSError if that fails."""
-        self.stream.seek(max(self.size() - count, 0))
-        return self.stream.read(count)
-
-    def write(self, line: str) -> None:
-        """Append `line`, rotating first if it would not fit. Raises OSError if that fails."""
-        data, failure = line.encode(self.encoding), None
-        if self.half_line:
-            self.append(b"\n")
-        if self.may_empty:
-            if len(data) > self.maxBytes:  # a path or a host can be that long
-                end = (CUT + self.terminator).encode(self.encoding)
-                kept = data[:self.maxBytes - len(end)].decode(self.encoding, "ignore")
-                data = kept.encode(self.encoding) + end
-            if self.size() + len(data) > self.maxBytes:
-                failure = self.rotate(len(data))
-        self.append(data)
-        if failure and not self.warned:
-            self.warned = True
-            logging.getLogger(__name__).warning("La sauvegarde %s ne peut être écrite : %s",
-                                                printable(self.backup), reason(failure))
-
-    def append(self, data: bytes) -> None:
-        """Append all of `data` to the file. Raises OSError if that fails."""
-        while data:  # a short write is possible: write(2)
-            count = self.stream.write(data)
-            if count is None:  # a full pipe that does not block
-                raise OSError("Personne ne lit ce qu'il contient déjà.")
-            data = data[count:]
-            self.half_line = bool(data)
-
-    def rotate(self, size: int) -> "OSError | None":
-        """Copy the newest bytes to the backup, and make room for `size` bytes even if that fails.
-
-        Returns why it failed, or None. Raises OSError if no room can be made. Ctrl-C at worst
-        leaves the same lines in both, and the end of an older backup.
-        """
-        failure = None
-        if self.spare:
-            attempt(self.spare.close)
+    def back_up(self) -> "OSError | None":
+        """Overwrite the backup with the newest bytes of the file; return why that fails, if so."""
         try:
-            newest = self.newest(self.maxBytes)
-            try:
-                backup = open(self.backup, "r+b")
-            except FileNotFoundError:
-                backup = open(self.backup, "wb")
-            with backup:  # overwritten, then truncated: ext4 flushes if it is the other way round
+            self.stream.seek(max(self.stream.seek(0, 2) - self.maxBytes, 0))
+            newest = self.stream.read()
+            open(self.backup, "ab").close()  # makes it if it is not there
+            with open(self.backup, "r+b") as backup:
                 backup.write(newest)
-                backup.truncate()
+                backup.truncate()  # not before: ext4 would flush the file when it is closed
         except OSError as error:
-            failure = error
-        try:
-            self.reopenIfNeeded()  # the name may lead to another file now, or to none
-        finally:
-            self.spare = attempt(open, NULL, "rb")
-        if self.may_empty and self.size() + size > self.maxBytes:
-            self.stream.truncate(0)
-        return failure
+            return error
+        return None
 
-    def close(self) -> None:
-        """Close the file."""
-        if self.spare:
-            attempt(self.spare.close)
-        attempt(super().close)  # a full disk may be reported only now (NFS)
+    def recover(self) -> None:
+        """Close a file that has failed: the next line opens what its name leads to by then.
+
+        If it cannot even be truncated, its file system is gone (a server's, an unplugged disk's).
+        Until it is back its name leads into the bare mount point, where no file is to be made.
+        """
+        if self.stream and self.may_empty:  # to open a pipe blocks until it has a reader: fifo(7)
+            try:
+                self.stream.truncate(self.stream.seek(0, 2))
+            except (OSError, ValueError):
+                self.may_create = self.stream.closed  # a close failed, at a rotation
+            attempt(self.stream.close)
+            self.stream = None
 
 
 class Console(OutputMixin, logging.StreamHandler):
@@ -534,19 +509,13 @@ class Console(OutputMixin, logging.StreamHandler):
         """Take standard error."""
         super().__init__()
         self.coloured = is_coloured(self.stream)
-        self.half_line = False  # whether the last line may lack its end
 
     def write(self, line: str) -> None:
         """Write `line`. Raises OSError or ValueError if that cannot be."""
         if self.coloured:
             day, time, level, message = line.split(" ", 3)
             line = f"{day} {time} {COLOURS.get(level, level)} {message}"
-        line, self.half_line = "\n" * self.half_line + line, False
-        try:
-            say(line, self.stream)
-        except OSError:
-            self.half_line = True
-            raise
+        say(line, self.stream)
 
 
 def open_journal(path: "str | None") -> "Journal | None":
@@ -559,7 +528,7 @@ def open_journal(path: "str | None") -> "Journal | None":
     try:
         return Journal(path)
     except (OSError, ValueError) as error:
-        exit_with_error(f"Impossible d'ouvrir le journal {printable(path)} : {reason(error)}",
+        exit_with_error(f"Impossible d'ouvrir le journal {printable(path)} : {reason(error)}.",
                         LOG_REFUSED)
 
 
@@ -570,8 +539,6 @@ class Log:
         """Take the log file; `verbose` is for DEBUG lines, `console` for standard error too."""
         self.log = logging.getLogger(__name__)
         self.level = logging.DEBUG if verbose else logging.INFO
-        self.found = {name: getattr(logging, name) for name in LOG_UNUSED}
-        self.level_found, self.propagate_found = self.log.level, self.log.propagate
         self.outputs = [logging.NullHandler()]  # with none at all logging would print by itself
         if journal:
             self.outputs.append(journal)
@@ -580,7 +547,11 @@ class Log:
 
     def __enter__(self) -> logging.Logger:
         """Add the handlers, and set the level."""
-        vars(logging).update(dict.fromkeys(LOG_UNUSED))
+        self.found = (logging.logThreads, logging.logProcesses, logging.logMultiprocessing,
+                      logging._srcfile, self.log.level, self.log.propagate)
+        # What LOG_FORMAT does not use: to look it up takes a fifth of a line's time (logging HOWTO)
+        logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+        logging._srcfile = None
         formatter = LineFormatter()
         for output in self.outputs:
             output.setFormatter(formatter)
@@ -591,12 +562,12 @@ class Log:
 
     def __exit__(self, *error) -> None:
         """Restore `logging` as it was found."""
-        vars(logging).update(self.found)
-        self.log.setLevel(self.level_found)
-        self.log.propagate = self.propagate_found
+        (logging.logThreads, logging.logProcesses, logging.logMultiprocessing,
+         logging._srcfile, level, self.log.propagate) = self.found
+        self.log.setLevel(level)
         for output in self.outputs:
             self.log.removeHandler(output)
-            output.close()
+            attempt(output.close)  # a full disk may be reported only now (NFS)
 
 
 class Parser(argparse.ArgumentParser):
@@ -609,6 +580,15 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:
         """Exit with 2, the usage and argparse's `message`. Stock code may use standard output."""
         exit_with(f"{self.format_usage()}{self.prog}: error: {message}", 2)
+
+
+HOST = "127.0.0.1"
+PORT = 13337  # the lab's
+PORT_MAX = 65535
+TIMEOUT = 10.0  # seconds for the connection, then for the whole reply
+TIMEOUT_MAX = 86400.0  # seconds (a day): well inside what every system's poll(2) takes
+LOG_FILES = ("/var/log/bs_client/bs_client.log", "bs_client.log")  # the first that opens
+LOG_REFUSED = 1  # exit code if the file given with --log-file does not open; server.py's is 5
 
 
 def seconds(text: str) -> float:
@@ -679,7 +659,7 @@ def main(argv: "list | None" = None) -> int:
             try:
                 exchange(args, log)
             except (OSError, TypeError, ValueError) as error:
-                sentence = f"Une erreur est survenue: {explained(error)}"  # the notes' words
+                sentence = f"Une erreur est survenue: {explained(error)}."  # the notes' words
                 log_and_exit(sentence, log, sentence)
     except SystemExit as end:  # an error, the help or the version
         return end.code

@@ -3,14 +3,15 @@
 
 It imports five modules and no others: those of the exercise that it grew out of ("the notes"
 below). So there are no threads, and no `select` to tell which client has spoken: it polls each of
-them again and again. In your own server use `selectors` instead of polling; the rest stays the
-same. Three ideas, each of which can be read without the others:
+them again and again, and calls one such poll a look. In your own server use `selectors`: then the
+rounds of looks go, and each deadline needs a timer. Three ideas, each of which can be read without
+the others:
 
-- `exchange`: what happens to one client, from top to bottom. It never blocks. Where there is
-  nothing to read it yields, until it is polled again: a look (`Client.look`) resumes it there.
+- `exchange`: what happens to one client, from top to bottom. It never blocks: where there is
+  nothing to read it yields, and the next look (`Client.look`) carries it on from there.
 - `Waiting`: the scheduler of the clients that are not done: which of them are looked at now, and
-  which is evicted when there is no room. The hosts share each round of looks fairly.
-- `Server.run`: the event loop, in five steps. Between two passes it sleeps in accept(2).
+  which is evicted when there is no room. They take turns, whichever host they come from.
+- `Server.run`: the event loop, in five lines. Between two passes it sleeps in accept(2).
 
 Read on: tcp(7), accept(2), and RFC 1288 (finger), an exchange of the same shape: connect, one
 line, one answer, close.
@@ -24,7 +25,6 @@ import sys
 
 VERSION = "1.0"
 
-# The exchange
 REPLIES = (  # the first row whose word is in the message decides; the empty one always is
     ("meo", "Meo à toi confrère."),
     ("waf", "ptdr t ki"),
@@ -32,56 +32,10 @@ REPLIES = (  # the first row whose word is in the message decides; the empty one
 )
 DECISIVE = REPLIES[0][0].encode()  # no later byte can change its reply
 MESSAGE_MAX = 1024  # bytes that count: the notes' recv(1024)
-RECEIVED_MAX = 1 << 20  # bytes (1 MiB) from one client: a thousand times what counts
 CHUNK = 1 << 12  # bytes a recv(2): even a round of LOOKS_PER_ROUND of these fits into ROUND
 SILENCE = 0.2  # seconds: the inter-byte timer (VTIME, termios(3)) of a message with no other end
 LINGER = 2.0  # seconds, likewise, of the lingering close: what is under way has arrived by then
 NEVER = float("inf")  # seconds: no SILENCE before the first byte
-
-# The scheduler
-SHORTEST_WAIT = 0.001  # seconds: poll(2) measures milliseconds
-ROUND = 0.02  # seconds between two rounds of looks: no person feels that
-LOOKS_PER_ROUND = 500  # that is 25,000 a second, about a tenth of a processor
-NEWEST_ONE_IN = 4  # a quarter of a crowd's looks is for its newest: they are likeliest to speak
-EXCHANGE_MAX = 300.0  # seconds that a client may take for all of it: time to look up what to type
-
-# The loop
-SLEEP_MAX = 1.0  # seconds: Windows delivers Ctrl-C only between waits
-LONELY = 60.0  # seconds without a client before the log says so: its sentence speaks of a minute
-BATCH = 16  # clients accepted in one pass of the loop, before the waiting ones are looked at
-PASS_MAX = 0.02  # seconds of a pass, beyond its wait, that count: if more, the date was set
-LAST_LOOKS = 16  # at each client when the loop ends: 64 KiB, about what loopback delivers at once
-WAITING_MAX = 10000  # clients, where the descriptors suffice: some 20 MB
-WARN_EVERY = 1.0  # seconds between two warnings that there is no room, whatever the flood
-# What accept(2) raises where no client is to be had: none is in the queue, or it has already left
-NO_CLIENT = (BlockingIOError, socket.timeout, ConnectionError)
-
-# The listener
-LISTEN = "0.0.0.0"  # every IPv4 address of this machine
-PORT = 13337  # the lab's
-PORT_MAX = 65535
-PRIVILEGED_MAX = 1024  # as the notes count; the kernel's privileged ports end at 1023
-BACKLOG = 65535  # connections that the kernel queues; each system cuts it to its own limit
-IPPROTO_IPV6 = 41  # everywhere (IANA); on Windows `socket` has no name for it before Python 3.8
-IPV4_MAPPED = re.compile(r"^::ffff:(?=\d+\.)")  # an IPv4 peer of an IPv6 socket: ipv6(7)
-
-# The log
-LOG_FILES = ("/var/log/bs_server/bs_server.log", "bs_server.log")  # the first that opens
-LOG_REFUSED = 5  # exit code if the file given with --log-file does not open; client.py's is 1
-LOG_BYTES = 10000  # that a file holds at most, with one backup: the notes' figures
-LOG_BACKUPS = 1  # overwritten each time: more of them would have to be renamed
-LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
-LOG_DATE = "%Y-%m-%d %H:%M:%S"
-# What LOG_FORMAT does not use: not to look it up takes a fifth off a line's time (logging HOWTO)
-LOG_UNUSED = ("logThreads", "logProcesses", "logMultiprocessing", "_srcfile")
-NULL = "/dev/null"  # where it is missing (some chroots), no descriptor is kept for the backup
-SPECIAL_FILES = re.compile(r"//?(dev/(?!shm/)|proc/)")  # what /dev/stdout leads to is not emptied
-COLOURS = {"INFO": "\033[37mINFO\033[0m", "WARN": "\033[33mWARN\033[0m"}  # ECMA-48, SGR
-
-# What is shown
-RED = "\033[31m{}\033[0m"
-SPACES = "\xa0\u202f"  # those of French typography, which str.isprintable rejects
-CUT = "… (coupé)"  # the end of a text that is shown or logged in part
 
 
 def reply_to(message: str) -> str:
@@ -95,91 +49,78 @@ def exchange(connection: socket.socket, ip: str, log: logging.Logger):
     """Carry out the exchange with the client at `ip`, from its `connection` to its end.
 
     A generator, whose state is the line at which it stands: awaiting the first byte, receiving,
-    replied, lingering. It yields where there is nothing to read, or where one look has read enough,
-    and is sent the time (seconds) of the look that resumes it. Once begun, it closes the connection
-    however it ends, also by close().
+    replied, lingering. It yields where there is nothing to read, and is sent the time (seconds) of
+    the look that carries it on. Once begun, it closes the connection however it ends, also by
+    close().
     """
     try:
         connection.setblocking(False)
         log.info("Un client %s s'est connecté.", ip)
-        line, received = yield from receive(connection)
-        if not received:
+        message = yield from receive(connection)
+        if message is None:
             return
-        message = line[:MESSAGE_MAX].decode("utf-8", "backslashreplace")
-        end = CUT if len(line) > MESSAGE_MAX else ""
-        reply = reply_to(message)
-        log.info('Le client %s a envoyé "%s%s".', ip, printable(message), end)
+        text = message.decode("utf-8", "backslashreplace")
+        reply = reply_to(text)
+        log.info('Le client %s a envoyé "%s".', ip, printable(text))
         connection.send(reply.encode("utf-8"))  # it fits any send buffer, so it never blocks
         # A lingering close: to close while the client still sends would reset the connection, and
         # the reply might be lost (RFC 1122, 4.2.2.13). So we half-close, and wait for its end.
         connection.shutdown(socket.SHUT_WR)
         log.info('Réponse envoyée au client %s : "%s".', ip, reply)
-        while received <= RECEIVED_MAX:
-            data = yield from read(connection, LINGER, received)
-            if not data:
-                break
-            received += len(data)
-    except EndlessMessage:
-        log.warning("Le client %s envoie des octets sans fin : connexion coupée.", ip)
+        while (yield from read(connection, LINGER)):
+            yield  # one CHUNK a look, so that a client that pours keeps no other waiting
     except OSError as error:  # reset, or closed before its reply
-        log.debug("Le client %s a rompu la connexion : %s", ip, reason(error))
+        log.debug("Le client %s a rompu la connexion : %s.", ip, reason(error))
     finally:
         attempt(connection.close)
         log.debug("Fin de la connexion du client %s.", ip)
 
 
-class EndlessMessage(Exception):
-    """A client has sent more than RECEIVED_MAX bytes, and its message has not ended."""
-
-
 def receive(connection: socket.socket):
-    """Return the message (bytes), and how many bytes have come: 0 if the client left without one.
+    """Return the message (bytes), or None if the client leaves without one.
 
     A generator like `exchange`. TCP is a stream and knows no messages. One ends at the first of: a
-    newline; the end of the stream; the word that no later byte can outdo, with nothing more to
-    read; and, for clients that end theirs with nothing at all, a silence. One that is longer than
-    MESSAGE_MAX may be returned without its end. Raises EndlessMessage, and OSError if the client
-    resets the connection.
+    newline; the end of the stream; the byte after which no other can change the reply, since
+    DECISIVE is there and nothing more to read, or since it is the last of MESSAGE_MAX; and, for
+    clients that end theirs with nothing at all, a silence. Raises OSError if the client resets the
+    connection.
     """
-    line, received, silence = b"", 0, NEVER
-    while received <= RECEIVED_MAX:
-        data = yield from read(connection, silence, received)
+    message, silence = b"", NEVER
+    while len(message) < MESSAGE_MAX:
+        data = yield from read(connection, silence)
         if not data:
-            return line, received
-        received += len(data)
-        line, newline, _ = (line + data).partition(b"\n")
+            return message or None
+        message, newline, _ = (message + data)[:MESSAGE_MAX].partition(b"\n")
         if newline:
-            return line[:-1] if line.endswith(b"\r") else line, received
-        line = line[:MESSAGE_MAX + 2]  # one more byte tells that it is too long, one may be a \r
-        silence = 0.0 if DECISIVE in line[:MESSAGE_MAX] else SILENCE
-    raise EndlessMessage
+            return message[:-1] if message.endswith(b"\r") else message
+        silence = 0.0 if DECISIVE in message else SILENCE
+    return message
 
 
-def read(connection: socket.socket, silence: float, received: int):
+def read(connection: socket.socket, silence: float):
     """Return the bytes that come next; b"" at the end of the stream, or after `silence` seconds.
 
-    A generator like `exchange`. The silence counts from the first look that found nothing: the time
-    of the one before may be older than the last byte. `received` is how many bytes came before:
-    once that is more than a message, each CHUNK takes a look of its own, so that a client that
-    pours keeps no other waiting. Raises OSError if the client resets the connection.
+    A generator like `exchange`. The silence counts from the first look that finds nothing: the time
+    of the one before may be older than the last byte. Raises OSError if the client resets the
+    connection.
     """
-    if received > MESSAGE_MAX:
-        yield
-    now, deadline = 0.0, NEVER if silence else 0.0
+    began, waited = None, 0.0
     while True:
         try:
             return connection.recv(CHUNK)
         except BlockingIOError:
-            if now >= deadline:
+            if waited >= silence:
                 return b""
         now = yield
-        deadline = min(deadline, now + silence)
+        if began is None:
+            began = now
+        waited = now - began
 
 
 class Client:
-    """One client: a look resumes its exchange, and the caller need not know how far that is."""
+    """One client: a look carries its exchange on; the caller need not know how far that is."""
 
-    __slots__ = ("host", "ip", "steps")  # there may be ten thousand
+    __slots__ = ("exchange", "host", "ip")  # there may be ten thousand
 
     def __init__(self, connection: socket.socket, ip: str, log: logging.Logger) -> None:
         """Take the accepted socket, the address at its other end, and the log."""
@@ -188,151 +129,108 @@ class Client:
         self.host = ip
         if ":" in ip:
             self.host = socket.inet_pton(socket.AF_INET6, ip.partition("%")[0])[:8]
-        self.steps = exchange(connection, ip, log)
+        self.exchange = exchange(connection, ip, log)
 
     def look(self, now: "float | None" = None) -> bool:
-        """Resume the exchange, as far as it goes without blocking; return True once it is done.
+        """Carry the exchange on, as far as it goes without blocking; return True once it is done.
 
         `now` is the time in seconds; the first look, which begins it, has none (PEP 342).
         """
         try:
-            self.steps.send(now)
+            self.exchange.send(now)
         except StopIteration:
             return True
         return False
 
     def hang_up(self) -> None:
         """End the exchange where it stands, and close the connection."""
-        self.steps.close()
+        self.exchange.close()
 
 
-def first(count: int, items) -> list:
-    """Return the first `count` of `items`, or all, as itertools.islice would."""
-    return [item for _, item in zip(range(count), items)]
-
-
-class Group:
-    """The waiting clients of one host. The keys of a dict are a set that keeps its order."""
-
-    __slots__ = ("clients", "turns")
-
-    def __init__(self) -> None:
-        """Start with no client."""
-        self.clients = {}  # all of them, the oldest first
-        self.turns = {}  # those that are no longer newcomers, in the order of their turns
-
-    def take_turns(self, count: int) -> list:
-        """Return `count` clients whose turn it is, or all; they go to the end of the queue.
-
-        Of those from a crowd, one in NEWEST_ONE_IN is among its newest.
-        """
-        if len(self.turns) <= count:  # or the newest would be taken twice
-            return list(self.turns)
-        backwards = reversed(list(self.clients))  # before 3.8 a dict cannot be reversed
-        newest = first(count // NEWEST_ONE_IN, (each for each in backwards if each in self.turns))
-        for client in newest:
-            self.turns[client] = self.turns.pop(client)
-        others = first(count - len(newest), self.turns)
-        for client in others:
-            self.turns[client] = self.turns.pop(client)
-        return newest + others
+SHORTEST_WAIT = 0.001  # seconds: poll(2) measures milliseconds
+NEWCOMER = 0.3  # seconds: whoever is about to speak has spoken by then
+ROUND = 0.02  # seconds between two rounds of looks: no person feels that
+LOOKS_PER_ROUND = 500  # that is 25,000 a second, about a tenth of a processor
+SLEEP_MAX = 1.0  # seconds: Windows delivers Ctrl-C only between waits
 
 
 class Waiting:
     """The scheduler: which of the waiting clients are looked at now, and which one is evicted.
 
-    A newcomer is about to speak, and is looked at with exponential back-off, after 1, 2, 4, 8 and
-    16 ms. From then on it takes its turn in rounds, a round robin that is max-min fair among the
-    hosts. Nothing is fixed in advance: a round is shared among the clients that wait when it
-    comes. There is no socket here and no clock: `now` is the time, in seconds.
+    All are one queue: in each round its first LOOKS_PER_ROUND are looked at and go to its end
+    (round robin). A newcomer is about to speak, so for NEWCOMER seconds it is looked at in between
+    too, with exponential back-off: after 1, 2, 4 ms and so on. There is no socket here and no
+    clock: `now` is the time, in seconds.
     """
 
     def __init__(self) -> None:
-        """Start with no client."""
-        self.clients = {}  # client: when it came (seconds), the oldest first
-        self.newcomers = {}  # client: when its next look is due (seconds)
-        self.groups = {}  # host: its Group, in the order of the hosts' turns
-        # A bucket queue. [count]: the Groups of at least so many clients; [-1] holds the largest
-        self.at_least = [{}]
+        """Start with no client. The keys of a dict are a set that keeps its order."""
+        self.clients = {}  # client: when it came (seconds), in the order of their turns
+        self.newcomers = {}  # client: when its next look between rounds is due (seconds)
         self.next_round = 0.0  # seconds
+        self.hosts = {}  # host: its clients, the oldest first
+        # A bucket queue. [count]: the hosts of at least so many clients; [-1] has the largest
+        self.at_least = [{}]
 
     def add(self, client: Client, now: float) -> None:
         """Add `client`, which has arrived `now`."""
-        group = self.groups.setdefault(client.host, Group())
-        group.clients[client] = None
-        if len(group.clients) == len(self.at_least):
-            self.at_least.append({})
-        self.at_least[len(group.clients)][group] = None
         self.clients[client] = now
         self.newcomers[client] = now + SHORTEST_WAIT
+        own = self.hosts.setdefault(client.host, {})
+        own[client] = None
+        if len(own) == len(self.at_least):
+            self.at_least.append({})
+        self.at_least[len(own)][client.host] = None
 
     def remove(self, client: Client) -> None:
         """Forget `client`, which waits."""
-        group = self.groups[client.host]
-        del self.at_least[len(group.clients)][group]
-        if not self.at_least[-1]:
-            self.at_least.pop()
-        del group.clients[client]
-        group.turns.pop(client, None)
-        if not group.clients:
-            del self.groups[client.host]
         del self.clients[client]
         self.newcomers.pop(client, None)
+        own = self.hosts[client.host]
+        del self.at_least[len(own)][client.host]
+        if not self.at_least[-1]:
+            self.at_least.pop()
+        del own[client]
+        if not own:
+            del self.hosts[client.host]
 
     def until_next(self, now: float) -> float:
         """Return the seconds until the next look is due; SLEEP_MAX where no client waits."""
-        dues = list(self.newcomers.values())
-        if len(dues) < len(self.clients):  # some are no longer newcomers
-            dues.append(self.next_round)
-        return min(dues) - now if dues else SLEEP_MAX
+        if not self.clients:
+            return SLEEP_MAX
+        return min([self.next_round, *self.newcomers.values()]) - now
 
     def take_newcomers(self, now: float) -> list:
-        """Return the newcomers whose look is due, each of which backs off to twice its age.
-
-        A client older than ROUND is no longer a newcomer, and takes its turn in rounds.
-        """
-        due = []
-        for client in [client for client, at in self.newcomers.items() if at <= now]:
-            age = now - self.clients[client]
-            if age > ROUND:
+        """Return the newcomers whose look is due; the next one is at twice their age by then."""
+        due = [client for client, at in self.newcomers.items() if at <= now]
+        for client in due:
+            age = self.age(client, now)
+            self.newcomers[client] = now + age
+            if 2 * age > NEWCOMER:
                 del self.newcomers[client]
-                self.groups[client.host].turns[client] = None
-            else:
-                self.newcomers[client] = now + age
-                due.append(client)
         return due
 
     def take_round(self, now: float) -> list:
-        """Return the clients whose turn it is: LOOKS_PER_ROUND at most, once every ROUND.
-
-        The hosts share the looks max-min fairly: the one with the fewest clients takes first, an
-        equal part of the looks that are left. Where there are more hosts than looks, the hosts too
-        take turns.
-        """
+        """Return the clients whose turn it is: LOOKS_PER_ROUND at most, once every ROUND."""
         if now < self.next_round:
             return []
         self.next_round = now + ROUND
-        hosts = first(LOOKS_PER_ROUND, (host for host, group in self.groups.items() if group.turns))
-        hosts.sort(key=lambda host: len(self.groups[host].turns))
-        clients = []
-        for number, host in enumerate(hosts):
-            group = self.groups[host] = self.groups.pop(host)  # to the end of the queue
-            clients += group.take_turns((LOOKS_PER_ROUND - len(clients)) // (len(hosts) - number))
-        return clients
+        turn = list(self.clients)[:LOOKS_PER_ROUND]
+        for client in turn:
+            self.clients[client] = self.clients.pop(client)
+        return turn
 
-    def overdue(self, now: float) -> list:
-        """Return the clients that have waited for EXCHANGE_MAX or longer."""
-        clients = []
-        for client, came in self.clients.items():
-            if now - came < EXCHANGE_MAX:
-                break
-            clients.append(client)
-        return clients
+    def age(self, client: Client, now: float) -> float:
+        """Return for how many seconds `client` has waited."""
+        return now - self.clients[client]
 
     def victim(self) -> Client:
         """Return the client to evict: the oldest of the host that has the most."""
-        group = next(iter(self.at_least[-1]))
-        return next(iter(group.clients))
+        host = next(iter(self.at_least[-1]))
+        return next(iter(self.hosts[host]))
+
+
+PASS_GROWTH = 0.02  # seconds by which a pass of the loop may outlast the one before it
 
 
 class Clock:
@@ -341,17 +239,32 @@ class Clock:
     def __init__(self) -> None:
         """Start at 0 seconds."""
         self.now = 0.0
+        self.busy = 0.0  # seconds that the last pass took beyond its wait
         self.stamp = logging.makeLogRecord({}).created
 
     def advance(self, wait: float) -> None:
-        """Set `now`, after the loop has waited for `wait` seconds at most.
+        """Set `now`, after a pass of the loop that has waited for `wait` seconds at most.
 
-        The stamp is a date. A step back counts for nothing, and a step forward for no more than the
-        wait and PASS_MAX: the date was set, or the process was stopped or kept busy.
+        The stamps are wall-clock time, which may be set. A step back counts for nothing, and a step
+        forward for little: a single pass that takes long is no time that the clients have had (the
+        clock was set, or the process was stopped), while many are (the log is slow to write).
         """
         stamp = logging.makeLogRecord({}).created
-        self.now += min(max(stamp - self.stamp, 0.0), wait + PASS_MAX)
+        passed = max(stamp - self.stamp, 0.0)
+        self.now += min(passed, wait + self.busy + PASS_GROWTH)
+        self.busy = max(passed - wait, 0.0)
         self.stamp = stamp
+
+
+BATCH = 16  # clients accepted in one pass of the loop, before the waiting ones are looked at
+EXCHANGE_MAX = 300.0  # seconds that a client may take for all of it: time to look up what to type
+LONELY = 60.0  # seconds without a client before the log says so: its sentence speaks of a minute
+WARN_EVERY = 1.0  # seconds between two warnings that there is no room, whatever the flood
+WAITING_MAX = 10000  # clients, where the descriptors suffice: some 20 MB
+RESERVE = 8  # descriptors that are left for all else, such as the log's backup
+# What accept(2) raises where no client is to be had: none is in the queue, or it has already left
+NO_CLIENT = (BlockingIOError, socket.timeout, ConnectionError)
+IPV4_MAPPED = re.compile(r"^::ffff:(?=\d+\.)")  # an IPv4 peer of an IPv6 socket: ipv6(7)
 
 
 class Server:
@@ -360,7 +273,7 @@ class Server:
     def __init__(self, listener: socket.socket, log: logging.Logger) -> None:
         """Take the listening socket and the log.
 
-        Raises OSError if no descriptor would be left for a client.
+        Raises OSError if the descriptors do not suffice for a single client.
         """
         self.listener = listener
         self.log = log
@@ -370,11 +283,29 @@ class Server:
         self.accept_error = None  # why accept(2) failed, until the log has said it
         self.evicted = []  # the addresses of the evicted clients, until the log has said it
         self.last_warn = 0.0  # when report() last called warn() (seconds)
-        # Nothing ever comes to it. Made now, while a descriptor is left; some sandboxes forbid it
+        # Nothing ever comes to it; some sandboxes forbid it
         self.sleeper = attempt(socket.socket, listener.family, socket.SOCK_DGRAM)
-        if not self.has_descriptor():
+        self.room = WAITING_MAX  # how many clients may wait
+        if sys.platform != "win32":  # which knows no limit, and takes long over each
+            self.room = self.free_descriptors(WAITING_MAX + RESERVE) - RESERVE
+        if self.room < 1:
             self.close()
             raise OSError("Il ne reste aucun descripteur pour un client.")
+
+    def free_descriptors(self, most: int) -> int:
+        """Return how many descriptors the system still gives us, or `most`, for want of `resource`.
+
+        It takes them and gives them back.
+        """
+        taken = []
+        while len(taken) < most:
+            descriptor = attempt(self.listener.dup)
+            if not descriptor:
+                break
+            taken.append(descriptor)
+        for descriptor in taken:
+            descriptor.close()
+        return len(taken)
 
     def run(self) -> None:
         """Serve until KeyboardInterrupt. Raises OSError if the listener no longer listens."""
@@ -382,32 +313,24 @@ class Server:
             self.accept_clients()
             self.look_at(self.waiting.take_newcomers(self.clock.now))
             self.look_at(self.waiting.take_round(self.clock.now))
-            self.hang_up_overdue(self.waiting.overdue(self.clock.now))
             self.report()
 
     def accept_clients(self) -> None:
-        """Sleep until a client comes or the next look is due; accept BATCH clients at most.
-
-        Each is begun before the next is accepted: one that is done at once frees its descriptor.
-        """
+        """Sleep until a client comes or the next look is due; accept BATCH clients at most."""
         wait = max(self.waiting.until_next(self.clock.now), SHORTEST_WAIT)
         for _ in range(BATCH):
             accepted = self.accept(wait)
-            if wait:  # nothing else takes long
+            if wait:  # once a pass
                 self.clock.advance(wait)
             if not accepted:
                 break
             self.begin(*accepted)
-            # It is faster without a wait, and so without poll(2). But then EMFILE proves nothing
-            # (see accept) and ends the pass; with a wait a pass takes BATCH clients all the same
-            wait = SHORTEST_WAIT if self.accept_error else 0.0
+            wait = 0.0
 
     def accept(self, wait: float) -> "tuple | None":
         """Return the next connection as (socket, address), or None if none comes in `wait` seconds.
 
-        If no socket can be made either (EMFILE, ENFILE: no descriptor is left), one client is
-        evicted, and accept(2) tried again; no other error costs a client its place. Raises OSError
-        if the listening socket no longer listens.
+        Raises OSError if the listening socket no longer listens.
         """
         self.listener.settimeout(wait)
         try:
@@ -415,33 +338,25 @@ class Server:
         except NO_CLIENT:
             return None
         except OSError as error:
-            if not wait:
-                # It proves nothing: Linux looks for a descriptor before it checks whether a client
-                # is in the queue. The next call waits, in poll(2), which checks the queue alone.
-                return None
             if attempt(self.listener.getsockopt, socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 0:
                 raise  # the system has taken it away (ss -K)
             self.accept_error = reason(error)
-        accepted = None
-        if self.waiting.clients and not self.has_descriptor():
-            self.evict_one()
-            accepted = attempt(self.listener.accept)  # another process may take the descriptor
-        if not accepted:
-            self.rest()
-        return accepted
-
-    def has_descriptor(self) -> bool:
-        """Return True if the system still lets us make a socket."""
-        probe = attempt(socket.socket, self.listener.family)
-        if probe:
-            probe.close()
-        return bool(probe)
-
-    def rest(self) -> None:
-        """Sleep for a moment: accept(2) would fail again at once."""
-        if self.sleeper:
+        self.restore_reserve()
+        if self.sleeper:  # for a moment, or accept(2) would fail again at once
             self.sleeper.settimeout(ROUND)
-            attempt(self.sleeper.recv, 1)  # for want of `time`
+            attempt(self.sleeper.recv, 1)
+        return None
+
+    def restore_reserve(self) -> None:
+        """Lower the room by as many descriptors as the RESERVE lacks, if it does.
+
+        The room was counted with the RESERVE free. So the limit was lowered since, or a program
+        around us has opened files.
+        """
+        missing = RESERVE - self.free_descriptors(RESERVE)
+        if missing and self.waiting.clients:
+            self.room = max(len(self.waiting.clients) - missing, 1)
+            self.evict()
 
     def begin(self, connection: socket.socket, address: tuple) -> None:
         """Begin the exchange of an accepted client, which waits unless that is done at once."""
@@ -451,36 +366,27 @@ class Server:
         client = Client(connection, ip, self.log)
         if not client.look():
             self.waiting.add(client, now)
-            if len(self.waiting.clients) > WAITING_MAX:
-                self.evict_one()
+            self.evict()
 
     def look_at(self, clients: list) -> None:
-        """Look at each of `clients`; one that is done waits no longer."""
+        """Look at each of `clients`; one that is done, or takes too long, waits no longer."""
+        now = self.clock.now
         for client in clients:
-            if client.look(self.clock.now):
+            if client.look(now):
                 self.waiting.remove(client)
-
-    def hang_up_overdue(self, clients: list) -> None:
-        """Hang up on each of `clients`, whose time is over."""
-        for client in clients:
-            if self.hang_up_on(client):
+            elif self.waiting.age(client, now) >= EXCHANGE_MAX:
+                self.waiting.remove(client)
+                client.hang_up()
                 self.log.warning("Le client %s tarde trop : connexion fermée.", client.ip)
 
-    def evict_one(self) -> None:
-        """Evict one client, since there is no room: `Waiting.victim` says which."""
-        client = self.waiting.victim()
-        if self.hang_up_on(client):
-            self.evicted.append(client.ip)
-
-    def hang_up_on(self, client: Client) -> bool:
-        """Take a last look at `client`, and hang up. Returns True if it was not done by then.
-
-        A message of MESSAGE_MAX bytes at most that has ended is answered.
-        """
-        self.waiting.remove(client)
-        done = client.look(self.clock.now)
-        client.hang_up()
-        return not done
+    def evict(self) -> None:
+        """Evict clients until no more wait than there is room for: `Waiting.victim` says which."""
+        while len(self.waiting.clients) > self.room:
+            client = self.waiting.victim()
+            self.waiting.remove(client)
+            if not client.look(self.clock.now):  # the last look answers a message that has come
+                client.hang_up()
+                self.evicted.append(client.ip)
 
     def report(self) -> None:
         """Log the warnings that are due, none of them too often."""
@@ -497,21 +403,25 @@ class Server:
     def warn(self) -> None:
         """Log why accept(2) failed and how many clients were evicted since this was last said."""
         if self.accept_error:
-            self.log.warning("Impossible d'accepter un client : %s", self.accept_error)
+            self.log.warning("Impossible d'accepter un client : %s.", self.accept_error)
         if self.evicted:
             self.log.warning("Trop de clients en attente ; écartés : %d (le dernier : %s).",
                              len(self.evicted), self.evicted[-1])
         self.accept_error, self.evicted = None, []
 
     def close(self) -> None:
-        """Log what is still to be said, take the last looks at each client, and hang up on it."""
+        """Log what is still to be said, take a last look at each client, and hang up on it."""
         self.warn()
         for client in self.waiting.clients:
-            for _ in range(LAST_LOOKS):
-                client.look(self.clock.now)
+            client.look(self.clock.now)
             client.hang_up()
         if self.sleeper:
             self.sleeper.close()
+
+
+IPPROTO_IPV6 = 41  # everywhere (IANA); on Windows `socket` has no name for it before Python 3.8
+BACKLOG = 65535  # connections that the kernel queues; each system cuts it to its own limit
+RECEIVE_BUFFER = 1 << 14  # bytes that the kernel keeps of a client that pours; ours are short
 
 
 def address_of(text: str) -> str:
@@ -537,13 +447,13 @@ def listen(ip: str, port: int) -> socket.socket:
 
     Raises SystemExit if we cannot listen there.
     """
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
     listener = None
     try:
-        family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
         # In bytes: for a str Python would load the IDNA codec, which is for names
         host = ip.encode("utf-8", "surrogateescape")
         info = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
-        listener = socket.socket(family, socket.SOCK_STREAM)
         # A restarted server listens at once, although the kernel still holds connections of the
         # last one (socket(7)). On Windows that option shares the port, and another one forbids it.
         option = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
@@ -551,6 +461,7 @@ def listen(ip: str, port: int) -> socket.socket:
         # On Linux the reply leaves in one segment with the end of the stream: tcp(7)
         option = getattr(socket, "TCP_CORK", socket.TCP_NODELAY)
         attempt(listener.setsockopt, socket.IPPROTO_TCP, option, 1)
+        attempt(listener.setsockopt, socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         # Urgent bytes (telnet's interrupt) are bytes of the message: RFC 6093, section 5
         attempt(listener.setsockopt, socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
         # Or "::" is IPv6 only, as it always is on OpenBSD: ipv6(7). IPv4 has no such option
@@ -558,16 +469,22 @@ def listen(ip: str, port: int) -> socket.socket:
         listener.bind((host, *info[0][4][1:]))  # the port; of IPv6 the flow and the interface too
         listener.listen(BACKLOG)
     except (OSError, ValueError) as error:
+        cause = reason(error)
         if listener:
             listener.close()
+            cause = ("le port est peut-être déjà pris (arrêtez l'autre serveur, ou choisissez un "
+                     f"port avec -p), ou l'adresse n'est pas à cette machine ({cause})")
         place = printable(endpoint(ip, port))
-        exit_with_error(f"Impossible d'écouter sur {place} : le port est peut-être déjà pris "
-                        "(arrêtez l'autre serveur, ou choisissez un port avec -p), ou l'adresse "
-                        f"n'est pas à cette machine ({reason(error)[:-1]}).", 4)
+        exit_with_error(f"Impossible d'écouter sur {place} : {cause}.", 4)
     return listener
 
 
 # From here to Parser line for line as in client.py: each file runs alone
+
+
+RED = "\033[31m{}\033[0m"
+# Runs of all but printable ASCII and the spaces of French typography, which repr() would escape
+NOT_PLAIN = re.compile("[^ -~\xa0\u202f]+")
 
 
 def endpoint(ip: str, port: int) -> str:
@@ -580,10 +497,7 @@ def printable(text: str) -> str:
 
     That is all that is not printable, except the spaces of French typography.
     """
-    if text.isprintable():
-        return text
-    # Not by a codec: to load one opens a file, and no descriptor may be left
-    return "".join(c if c.isprintable() or c in SPACES else repr(c)[1:-1] for c in text)
+    return NOT_PLAIN.sub(lambda run: repr(run.group())[1:-1], text)  # what repr() escapes
 
 
 def attempt(call, *args):
@@ -595,9 +509,9 @@ def attempt(call, *args):
 
 
 def reason(error: Exception) -> str:
-    """Return what `error` says, as a sentence: the system's words, or else its own."""
+    """Return what `error` says, the system's words or else its own, without a full stop."""
     text = getattr(error, "strerror", None) or str(error)
-    return text[:1].upper() + text[1:].rstrip(".") + "."
+    return text[:1].upper() + text[1:].rstrip(".")
 
 
 def escaped(text: str, encoding: str) -> str:
@@ -662,6 +576,14 @@ def exit_with_error(sentence: str, code: int) -> None:
     exit_with(error_line(sentence), code)
 
 
+LOG_BYTES = 10000  # that a file holds at most, with one backup: the notes' figures
+LOG_BACKUPS = 1  # overwritten each time: more of them would have to be renamed
+LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
+LOG_DATE = "%Y-%m-%d %H:%M:%S"
+COLOURS = {"INFO": "\033[37mINFO\033[0m", "WARN": "\033[33mWARN\033[0m"}  # ECMA-48, SGR
+SPECIAL_FILES = re.compile(r"//?(dev/(?!shm/)|proc/)")  # what /dev/stdout leads to is not emptied
+
+
 class LineFormatter(logging.Formatter):
     """The notes' format, with WARN for WARNING. A record's line is kept for the second handler."""
 
@@ -684,44 +606,52 @@ class OutputMixin:
     """What both handlers do differently from the stock ones: logging is most of the work.
 
     A stock handler takes its lock twice a line, which one thread does not need, and prints a
-    traceback a line when it fails. This one writes the line at once. The first time that this fails
-    it logs a warning, which the other handler writes; the next line is still tried.
+    traceback a line when it fails. This one writes the line at once, and says what fails once, on
+    all outputs: a disk that is nearly full fails again and again. The next line is still tried.
     """
 
-    failed = False
+    said = ()  # what has failed so far
 
     def handle(self, record: logging.LogRecord) -> None:
-        """Write the line of `record`; log a warning the first time that this fails."""
+        """Write the line of `record`."""
         try:
             self.write(self.formatter.format(record) + self.terminator)
         except (OSError, ValueError) as error:
-            if not self.failed:  # once: a disk that is nearly full fails again and again
-                self.failed = True
-                logging.getLogger(__name__).warning("%s ne fonctionne plus : %s",
-                                                    self.label, reason(error))
+            self.recover()
+            self.warn(f"{self.label} ne fonctionne plus", error)
+
+    def recover(self) -> None:
+        """Do what the next line needs after a write that failed: by default nothing."""
+
+    def warn(self, what: str, error: Exception) -> None:
+        """Log that `what` has failed by `error`, the first time."""
+        if what not in self.said:
+            self.said += (what,)
+            log = logging.getLogger(__name__)
+            # Not log.warning(): Python 3.13.4 drops what is logged by a handler (gh-91555)
+            log.callHandlers(log.makeRecord(log.name, logging.WARNING, "", 0,
+                                            f"{what} : {reason(error)}.", (), None))
 
 
 class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
               logging.handlers.WatchedFileHandler):
     """The log file; unless it is a special file, neither it nor its backup exceeds LOG_BYTES.
 
-    Stock rotation renames the file. That is refused where another program has it open (Windows),
-    or where the file was given to us and not its folder, and replaces a link by a file. This one
-    copies it and truncates it: the same file goes on. Only if that was moved or removed does a
-    rotation leave it alone and begin another.
+    RotatingFileHandler is the notes' class, and keeps their figures. But it renames the file, which
+    is refused where another program has it open (Windows) or where the file was given to us and not
+    its folder, and replaces a link by a file. So this one copies it and truncates it: the same file
+    goes on. WatchedFileHandler knows whether the name still leads to it. If not (it was moved or
+    removed), a rotation leaves it alone and begins another.
     """
+
+    may_create = True  # whether the next opening may make the file
 
     def __init__(self, path: str) -> None:
         """Open the file at `path` to append to. Raises OSError or ValueError if that cannot be."""
         super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, encoding="utf-8")
-        self._statstream()  # records for reopenIfNeeded which file this is
-        # A spare descriptor, for the backup: all others may be in use (muduo's idleFd_)
-        self.spare = attempt(open, NULL, "rb")
+        self._statstream()  # so that reopenIfNeeded knows the file
         self.label = f"Le journal {printable(self.baseFilename)}"
         self.backup = f"{self.baseFilename}.{self.backupCount}"
-        self.warned = False  # whether the log has said that the backup cannot be written
-        # Whether the last line lacks its end: that of a run that was killed. None: cannot be read
-        self.half_line = attempt(self.newest, 1) not in (None, b"", b"\n")
 
     def _open(self):
         """Return the file, opened in bytes and with no buffer.
@@ -730,85 +660,65 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
         emptied, to read too. One descriptor does both: ext4 flushes a file when any of its
         descriptors is closed after a truncation, which takes longer than all the rest.
         """
+        if not self.may_create:
+            open(self.baseFilename, "r+b", 0).close()  # raises if it is not there
         file = open(self.baseFilename, "ab", 0)
         self.may_empty = file.seekable() and not SPECIAL_FILES.match(self.baseFilename)
         readable = attempt(open, self.baseFilename, "a+b", 0) if self.may_empty else None
         if readable:
             attempt(file.close)
+        self.may_create = True
         return readable or file
 
-    def size(self) -> int:
-        """Return the size of the file in bytes. Raises OSError if that fails."""
-        if not self.stream or self.stream.closed:  # it was moved, and no other could be opened yet
+    def write(self, line: str) -> None:
+        """Append `line`; if it would not fit, first back the file up, and empty it in any case.
+
+        Raises OSError if the line cannot be written. Ctrl-C at worst leaves the same lines in both
+        files, and the end of an older backup.
+        """
+        data, failure = line.encode(self.encoding), None
+        if not self.stream:  # it has failed
             self.stream = self._open()
             self._statstream()
-        return self.stream.seek(0, 2)
+        if self.may_empty and self.stream.seek(0, 2) + len(data) > self.maxBytes:
+            failure = self.back_up()
+            full = self.stream
+            self.reopenIfNeeded()  # the name may lead to another file by now, or to none
+            if self.stream is full:
+                full.truncate(0)
+        written = self.stream.write(data)
+        if written != len(data):
+            self.stream.truncate(self.stream.seek(-written, 1))  # half a line
+            raise OSError("Il n'y a plus de place")
+        if failure:  # its warning is a line of this file too
+            self.warn(f"La sauvegarde {printable(self.backup)} ne peut être écrite", failure)
 
-    def newest(self, count: int) -> bytes:
-        """Return the last `count` bytes of the file, or all. Raises OSError if that fails."""
-        self.stream.seek(max(self.size() - count, 0))
-        return self.stream.read(count)
-
-    def write(self, line: str) -> None:
-        """Append `line`, rotating first if it would not fit. Raises OSError if that fails."""
-        data, failure = line.encode(self.encoding), None
-        if self.half_line:
-            self.append(b"\n")
-        if self.may_empty:
-            if len(data) > self.maxBytes:  # a path or a host can be that long
-                end = (CUT + self.terminator).encode(self.encoding)
-                kept = data[:self.maxBytes - len(end)].decode(self.encoding, "ignore")
-                data = kept.encode(self.encoding) + end
-            if self.size() + len(data) > self.maxBytes:
-                failure = self.rotate(len(data))
-        self.append(data)
-        if failure and not self.warned:
-            self.warned = True
-            logging.getLogger(__name__).warning("La sauvegarde %s ne peut être écrite : %s",
-                                                printable(self.backup), reason(failure))
-
-    def append(self, data: bytes) -> None:
-        """Append all of `data` to the file. Raises OSError if that fails."""
-        while data:  # a short write is possible: write(2)
-            count = self.stream.write(data)
-            if count is None:  # a full pipe that does not block
-                raise OSError("Personne ne lit ce qu'il contient déjà.")
-            data = data[count:]
-            self.half_line = bool(data)
-
-    def rotate(self, size: int) -> "OSError | None":
-        """Copy the newest bytes to the backup, and make room for `size` bytes even if that fails.
-
-        Returns why it failed, or None. Raises OSError if no room can be made. Ctrl-C at worst
-        leaves the same lines in both, and the end of an older backup.
-        """
-        failure = None
-        if self.spare:
-            attempt(self.spare.close)
+    def back_up(self) -> "OSError | None":
+        """Overwrite the backup with the newest bytes of the file; return why that fails, if so."""
         try:
-            newest = self.newest(self.maxBytes)
-            try:
-                backup = open(self.backup, "r+b")
-            except FileNotFoundError:
-                backup = open(self.backup, "wb")
-            with backup:  # overwritten, then truncated: ext4 flushes if it is the other way round
+            self.stream.seek(max(self.stream.seek(0, 2) - self.maxBytes, 0))
+            newest = self.stream.read()
+            open(self.backup, "ab").close()  # makes it if it is not there
+            with open(self.backup, "r+b") as backup:
                 backup.write(newest)
-                backup.truncate()
+                backup.truncate()  # not before: ext4 would flush the file when it is closed
         except OSError as error:
-            failure = error
-        try:
-            self.reopenIfNeeded()  # the name may lead to another file now, or to none
-        finally:
-            self.spare = attempt(open, NULL, "rb")
-        if self.may_empty and self.size() + size > self.maxBytes:
-            self.stream.truncate(0)
-        return failure
+            return error
+        return None
 
-    def close(self) -> None:
-        """Close the file."""
-        if self.spare:
-            attempt(self.spare.close)
-        attempt(super().close)  # a full disk may be reported only now (NFS)
+    def recover(self) -> None:
+        """Close a file that has failed: the next line opens what its name leads to by then.
+
+        If it cannot even be truncated, its file system is gone (a server's, an unplugged disk's).
+        Until it is back its name leads into the bare mount point, where no file is to be made.
+        """
+        if self.stream and self.may_empty:  # to open a pipe blocks until it has a reader: fifo(7)
+            try:
+                self.stream.truncate(self.stream.seek(0, 2))
+            except (OSError, ValueError):
+                self.may_create = self.stream.closed  # a close failed, at a rotation
+            attempt(self.stream.close)
+            self.stream = None
 
 
 class Console(OutputMixin, logging.StreamHandler):
@@ -820,19 +730,13 @@ class Console(OutputMixin, logging.StreamHandler):
         """Take standard error."""
         super().__init__()
         self.coloured = is_coloured(self.stream)
-        self.half_line = False  # whether the last line may lack its end
 
     def write(self, line: str) -> None:
         """Write `line`. Raises OSError or ValueError if that cannot be."""
         if self.coloured:
             day, time, level, message = line.split(" ", 3)
             line = f"{day} {time} {COLOURS.get(level, level)} {message}"
-        line, self.half_line = "\n" * self.half_line + line, False
-        try:
-            say(line, self.stream)
-        except OSError:
-            self.half_line = True
-            raise
+        say(line, self.stream)
 
 
 def open_journal(path: "str | None") -> "Journal | None":
@@ -845,7 +749,7 @@ def open_journal(path: "str | None") -> "Journal | None":
     try:
         return Journal(path)
     except (OSError, ValueError) as error:
-        exit_with_error(f"Impossible d'ouvrir le journal {printable(path)} : {reason(error)}",
+        exit_with_error(f"Impossible d'ouvrir le journal {printable(path)} : {reason(error)}.",
                         LOG_REFUSED)
 
 
@@ -856,8 +760,6 @@ class Log:
         """Take the log file; `verbose` is for DEBUG lines, `console` for standard error too."""
         self.log = logging.getLogger(__name__)
         self.level = logging.DEBUG if verbose else logging.INFO
-        self.found = {name: getattr(logging, name) for name in LOG_UNUSED}
-        self.level_found, self.propagate_found = self.log.level, self.log.propagate
         self.outputs = [logging.NullHandler()]  # with none at all logging would print by itself
         if journal:
             self.outputs.append(journal)
@@ -866,7 +768,11 @@ class Log:
 
     def __enter__(self) -> logging.Logger:
         """Add the handlers, and set the level."""
-        vars(logging).update(dict.fromkeys(LOG_UNUSED))
+        self.found = (logging.logThreads, logging.logProcesses, logging.logMultiprocessing,
+                      logging._srcfile, self.log.level, self.log.propagate)
+        # What LOG_FORMAT does not use: to look it up takes a fifth of a line's time (logging HOWTO)
+        logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+        logging._srcfile = None
         formatter = LineFormatter()
         for output in self.outputs:
             output.setFormatter(formatter)
@@ -877,12 +783,12 @@ class Log:
 
     def __exit__(self, *error) -> None:
         """Restore `logging` as it was found."""
-        vars(logging).update(self.found)
-        self.log.setLevel(self.level_found)
-        self.log.propagate = self.propagate_found
+        (logging.logThreads, logging.logProcesses, logging.logMultiprocessing,
+         logging._srcfile, level, self.log.propagate) = self.found
+        self.log.setLevel(level)
         for output in self.outputs:
             self.log.removeHandler(output)
-            output.close()
+            attempt(output.close)  # a full disk may be reported only now (NFS)
 
 
 class Parser(argparse.ArgumentParser):
@@ -895,6 +801,14 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:
         """Exit with 2, the usage and argparse's `message`. Stock code may use standard output."""
         exit_with(f"{self.format_usage()}{self.prog}: error: {message}", 2)
+
+
+LISTEN = "0.0.0.0"  # every IPv4 address of this machine
+PORT = 13337  # the lab's
+PORT_MAX = 65535
+PRIVILEGED_MAX = 1024  # as the notes count; the kernel's privileged ports end at 1023
+LOG_FILES = ("/var/log/bs_server/bs_server.log", "bs_server.log")  # the first that opens
+LOG_REFUSED = 5  # exit code if the file given with --log-file does not open; client.py's is 1
 
 
 def parse(argv: "list | None") -> argparse.Namespace:
@@ -932,17 +846,17 @@ def serve(ip: str, port: int, journal: "Journal | None", log: logging.Logger) ->
         try:
             server = Server(listener, log)
         except OSError as error:
-            exit_with_error(f"Impossible de démarrer : {reason(error)}", 4)
+            exit_with_error(f"Impossible de démarrer : {reason(error)}.", 4)
         try:
             log.info("Le serveur tourne sur %s", printable(endpoint(ip, port)))
-            if journal and not journal.failed:
+            if journal and not journal.said:
                 log.info("Journal : %s", printable(journal.baseFilename))
             elif not journal:
                 log.warning("Aucun journal ne peut être ouvert : "
                             "seule la console reçoit les lignes.")
             server.run()
         except OSError as error:
-            log.error("Le serveur ne peut plus écouter : %s", reason(error))
+            log.error("Le serveur ne peut plus écouter : %s.", reason(error))
             sys.exit(4)
         finally:
             server.close()
