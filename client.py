@@ -24,13 +24,16 @@ QUESTION = "Que veux-tu envoyer au serveur : "
 CLOSED = "Le serveur a fermé la connexion sans répondre."
 CAUSES = (  # by class, since `errno` is not one of the five modules
     (ConnectionRefusedError,
-     "Aucun serveur n'écoute là ; lancez le serveur, ou vérifiez l'adresse (-H) et le port (-p)"),
+     ("Aucun serveur n'écoute à cette adresse et sur ce port ; "
+      "lancez le serveur, ou corrigez -H ou -p")),
     ((socket.timeout, TimeoutError),
-     "Pas de réponse à temps ; vérifiez l'adresse, le port et le pare-feu"),
+     "Pas de réponse dans le délai ; vérifiez l'adresse, le port et le pare-feu"),
     (socket.gaierror,
      "Nom ou adresse introuvable ; vérifiez l'orthographe (sans http://) et le réseau"),
     (ConnectionResetError, "Le serveur a rompu la connexion ; réessayez, ou lisez son journal"),
 )
+HINT = ("Le mot s'écrit en minuscules ; l'adresse du serveur se donne avec -H et son port avec -p "
+        "(-h montre l'aide).")
 UNREACHABLE = OSError, "Serveur injoignable ; vérifiez l'adresse, le réseau et le pare-feu"
 CUT = "… (coupé)"  # the end of a text that is shown or logged in part
 
@@ -66,15 +69,13 @@ def name_of(host: str) -> bytes:
     if re.match(r"(\[.*\]|[^:]*):\d+\Z", host):
         raise ValueError("Donnez l'adresse seule avec -H, et le port avec l'option -p.")
     bare = re.sub(r"^\[(?=.*:)(.*)\]$", r"\1", host)
-    name, rule, kind = encode(bare), rb"[\w.-]+\Z", "un nom (lettres, chiffres, points et tirets)"
-    if ":" in bare:
-        return name  # an IPv6 address; what follows a % is an interface, and no host name
-    if max(name, default=0) > 127:  # only if it is not ASCII: the codec takes a while to load
-        # Without "xn--" it has become ASCII: full-width digits, or ß
-        name, rule = attempt(bare.encode, "idna") or name, rb"(?=.*xn--)" + rule
-        kind = "un nom que Python sache convertir ; sa forme en « xn-- », s'il en a une, convient"
-    if not re.match(rule, name):
-        raise ValueError(f"Ce n'est ni une adresse ni {kind}.")
+    # A name; or an IPv6 address, in which what follows a % is an interface and no name
+    if ":" in bare or re.match(r"[\w.-]+\Z", bare, re.ASCII):
+        return encode(bare)
+    name = attempt(bare.encode, "idna") or b""
+    if b"xn--" not in name:  # it has become ASCII: full-width digits, or ß
+        raise ValueError("Ce n'est ni une adresse ni un nom (lettres, chiffres, points et tirets), "
+                         "ou Python ne sait pas le convertir (donnez sa forme en « xn-- »).")
     return name
 
 
@@ -84,19 +85,16 @@ def connect(host: str, port: int, timeout: float, log: logging.Logger) -> tuple:
     The addresses of `host` share `timeout` seconds equally, and what one leaves over is shared by
     those after it. Raises OSError if none answers, and as `name_of` does.
     """
-    infos = socket.getaddrinfo(name_of(host), port, 0, socket.SOCK_STREAM)
+    # Without IPv6 Python finds such addresses all the same, and can do nothing with them
+    family = socket.AF_UNSPEC if socket.has_ipv6 else socket.AF_INET
+    infos = socket.getaddrinfo(name_of(host), port, family, socket.SOCK_STREAM)
     for number, info in enumerate(infos):
         share, before = timeout / (len(infos) - number), date()
         # Not info[4][0], which lacks the interface since Python 3.7
         ip, _ = socket.getnameinfo(info[4], socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
         try:
             # In bytes: no codec is needed
-            connection = socket.create_connection((ip.encode(), port), share)
-            if attempt(connection.getpeername) != connection.getsockname():  # it may have left
-                return connection, printable(ip)
-            # No server listens, and the kernel gave us that very port: TCP's simultaneous open
-            connection.close()
-            raise ConnectionRefusedError("Le client s'est connecté à lui-même.")
+            return socket.create_connection((ip.encode(), port), share), printable(ip)
         except OSError as error:
             if number + 1 == len(infos):
                 raise  # there is always a last one: else getaddrinfo would have raised
@@ -220,11 +218,15 @@ def shown(data: bytearray) -> str:
     return printable(text) + (CUT if len(data) > REPLY_MAX else "")
 
 
+class NoConnection(Exception):
+    """The server cannot be reached; it is raised from the error that says why."""
+
+
 def exchange(args: argparse.Namespace, log: logging.Logger) -> None:
     """Carry out one exchange as `args` (from `parse`) say, and show what comes of it.
 
-    Raises SystemExit if there is no connection, ValueError if the message may not be sent, and
-    OSError if no reply comes, or not all of it, or it cannot be shown.
+    Raises NoConnection, ValueError if the message may not be sent, and OSError if no reply comes,
+    or not all of it, or it cannot be shown.
     """
     message = args.message
     if message is not None:
@@ -232,10 +234,7 @@ def exchange(args: argparse.Namespace, log: logging.Logger) -> None:
     try:
         connection, ip = connect(args.host, args.port, args.timeout, log)
     except (OSError, ValueError, LookupError) as error:
-        host, port = printable(args.host), args.port
-        sentence = f"Impossible de se connecter au serveur {host} sur le port {port}."
-        cause = f"Cause : {explained(error, UNREACHABLE)}."
-        log_and_exit(f"{error_line(sentence)}\n{cause}", log, sentence, cause)
+        raise NoConnection from error
     with connection:
         log.info("Connexion réussie à %s.", endpoint(ip, args.port))
         say(f"Connecté avec succès au serveur {ip} sur le port {args.port}\n", sys.stdout)
@@ -258,11 +257,29 @@ def exchange(args: argparse.Namespace, log: logging.Logger) -> None:
                 say(f"Le serveur a répondu : {shown(reply)}\n", sys.stdout)
 
 
-# From here to Parser line for line as in server.py: each file runs alone
+def tell(error: Exception, args: argparse.Namespace, log: logging.Logger) -> None:
+    """Log why the exchange of `args` has failed, and show it, unless the log is shown itself."""
+    if isinstance(error, NoConnection):
+        host = printable(args.host)
+        lines = [f"Impossible de se connecter au serveur {host} sur le port {args.port}.",
+                 f"Cause : {explained(error.__cause__, UNREACHABLE)}."]
+        first = error_line(lines[0])
+    else:
+        lines = [f"Une erreur est survenue: {explained(error)}."]  # the notes' words
+        if args.message is not None and isinstance(error, ValueError):
+            lines.append(HINT)
+        first = lines[0]
+    for line in lines:
+        log.error(line)
+    if not args.verbosity:
+        attempt(say, "\n".join([first, *lines[1:], ""]), sys.stderr)
+
+
+# From here to `integer` line for line as in server.py: each file runs alone
 
 
 RED = "\033[31m{}\033[0m"
-# Runs of all but printable ASCII and the spaces of French typography, which repr() would escape
+# Runs of characters that repr() may escape; but for the spaces of French typography, which it does
 NOT_PLAIN = re.compile("[^ -~\xa0\u202f]+")
 
 
@@ -272,11 +289,11 @@ def endpoint(ip: str, port: int) -> str:
 
 
 def printable(text: str) -> str:
-    """Return `text`, every character escaped that could forge a line or control a terminal.
+    """Return `text` with escapes for whatever could forge a line or control a terminal.
 
-    That is all that is not printable, except the spaces of French typography.
+    That is each character that is not printable, except the spaces of French typography.
     """
-    return NOT_PLAIN.sub(lambda run: repr(run.group())[1:-1], text)  # what repr() escapes
+    return NOT_PLAIN.sub(lambda run: repr(run.group())[1:-1], text)
 
 
 def attempt(call, *args):
@@ -294,7 +311,7 @@ def reason(error: Exception) -> str:
 
 
 def escaped(text: str, encoding: str) -> str:
-    """Return `text` with the characters escaped that `encoding` lacks."""
+    """Return `text` with escapes for the characters that `encoding` lacks."""
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
@@ -323,7 +340,7 @@ def flush_streams() -> None:
         except (AttributeError, KeyboardInterrupt):  # none, a substitute stream, or one that blocks
             pass
         except (OSError, ValueError):
-            attempt(getattr(stream, "close", bool))
+            attempt(getattr(stream, "close", bool))  # a substitute stream may have none
 
 
 def is_terminal(stream) -> bool:
@@ -360,7 +377,7 @@ LOG_BACKUPS = 1  # overwritten each time: more of them would have to be renamed
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 LOG_DATE = "%Y-%m-%d %H:%M:%S"
 COLOURS = {"INFO": "\033[37mINFO\033[0m", "WARN": "\033[33mWARN\033[0m"}  # ECMA-48, SGR
-SPECIAL_FILES = re.compile(r"//?(dev/(?!shm/)|proc/)")  # what /dev/stdout leads to is not emptied
+SPECIAL_FILES = re.compile(r"//?(dev/(?!shm/)|proc/)")  # never emptied: see /dev/stdout
 
 
 class LineFormatter(logging.Formatter):
@@ -382,14 +399,14 @@ class LineFormatter(logging.Formatter):
 
 
 class OutputMixin:
-    """What both handlers do differently from the stock ones: logging is most of the work.
+    """What replaces Handler.handle in both handlers, for speed: logging is most of the work.
 
-    A stock handler takes its lock twice a line, which one thread does not need, and prints a
-    traceback a line when it fails. This one writes the line at once, and says what fails once, on
-    all outputs: a disk that is nearly full fails again and again. The next line is still tried.
+    The stock one takes a lock for each line, which one thread does not need, and prints a traceback
+    for each that fails. This one says once, on all outputs, what has failed (a disk that is nearly
+    full fails again and again), and tries each line all the same.
     """
 
-    said = ()  # what has failed so far
+    warned = ()  # what has failed so far
 
     def handle(self, record: logging.LogRecord) -> None:
         """Write the line of `record`."""
@@ -397,15 +414,15 @@ class OutputMixin:
             self.write(self.formatter.format(record) + self.terminator)
         except (OSError, ValueError) as error:
             self.recover()
-            self.warn(f"{self.label} ne fonctionne plus", error)
+            self.warn_once(f"{self.label} ne fonctionne plus", error)
 
     def recover(self) -> None:
         """Do what the next line needs after a write that failed: by default nothing."""
 
-    def warn(self, what: str, error: Exception) -> None:
-        """Log that `what` has failed by `error`, the first time."""
-        if what not in self.said:
-            self.said += (what,)
+    def warn_once(self, what: str, error: Exception) -> None:
+        """Log that `what` has failed with `error`, once a run."""
+        if what not in self.warned:
+            self.warned += (what,)
             log = logging.getLogger(__name__)
             # Not log.warning(): Python 3.13.4 drops what is logged by a handler (gh-91555)
             log.callHandlers(log.makeRecord(log.name, logging.WARNING, "", 0,
@@ -416,11 +433,11 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
               logging.handlers.WatchedFileHandler):
     """The log file; unless it is a special file, neither it nor its backup exceeds LOG_BYTES.
 
-    RotatingFileHandler is the notes' class, and keeps their figures. But it renames the file, which
-    is refused where another program has it open (Windows) or where the file was given to us and not
-    its folder, and replaces a link by a file. So this one copies it and truncates it: the same file
-    goes on. WatchedFileHandler knows whether the name still leads to it. If not (it was moved or
-    removed), a rotation leaves it alone and begins another.
+    RotatingFileHandler is the notes' class, and keeps their figures. But it renames a full file,
+    which is refused if another program has it open (Windows) or if we may write the file but not
+    its folder, and which replaces a link by a file. So this class copies the file and truncates it.
+    WatchedFileHandler knows whether the name still leads to it. If not (it was moved or removed), a
+    rotation leaves it alone and begins another.
     """
 
     may_create = True  # whether the next opening may make the file
@@ -435,9 +452,9 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
     def _open(self):
         """Return the file, opened in bytes and with no buffer.
 
-        First only to write, so that we never become the reader of a pipe; then, if it may be
-        emptied, to read too. One descriptor does both: ext4 flushes a file when any of its
-        descriptors is closed after a truncation, which takes longer than all the rest.
+        It is first opened only to write, so that we never become the reader of a pipe; then, if it
+        may be emptied, to read too, and is kept so: to close another descriptor, for reading, after
+        a truncation would make ext4 flush the file, which is slow.
         """
         if not self.may_create:
             open(self.baseFilename, "r+b", 0).close()  # raises if it is not there
@@ -450,7 +467,7 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
         return readable or file
 
     def write(self, line: str) -> None:
-        """Append `line`; if it would not fit, first back the file up, and empty it in any case.
+        """Append `line`. If it would not fit, first empty the file, whether or not its backup fails.
 
         Raises OSError if the line cannot be written. Ctrl-C at worst leaves the same lines in both
         files, and the end of an older backup.
@@ -460,17 +477,16 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
             self.stream = self._open()
             self._statstream()
         if self.may_empty and self.stream.seek(0, 2) + len(data) > self.maxBytes:
-            failure = self.back_up()
-            full = self.stream
+            failure, file = self.back_up(), self.stream
             self.reopenIfNeeded()  # the name may lead to another file by now, or to none
-            if self.stream is full:
-                full.truncate(0)
+            if self.stream is file:
+                file.truncate(0)
         written = self.stream.write(data)
         if written != len(data):
             self.stream.truncate(self.stream.seek(-written, 1))  # half a line
             raise OSError("Il n'y a plus de place")
         if failure:  # its warning is a line of this file too
-            self.warn(f"La sauvegarde {printable(self.backup)} ne peut être écrite", failure)
+            self.warn_once(f"La sauvegarde {printable(self.backup)} ne peut être écrite", failure)
 
     def back_up(self) -> "OSError | None":
         """Overwrite the backup with the newest bytes of the file; return why that fails, if so."""
@@ -488,14 +504,14 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
     def recover(self) -> None:
         """Close a file that has failed: the next line opens what its name leads to by then.
 
-        If it cannot even be truncated, its file system is gone (a server's, an unplugged disk's).
-        Until it is back its name leads into the bare mount point, where no file is to be made.
+        If it cannot even be truncated, its file system is gone (a file server's, an unplugged
+        disk's), and its name leads into the bare mount point, where no file is to be made.
         """
         if self.stream and self.may_empty:  # to open a pipe blocks until it has a reader: fifo(7)
             try:
                 self.stream.truncate(self.stream.seek(0, 2))
             except (OSError, ValueError):
-                self.may_create = self.stream.closed  # a close failed, at a rotation
+                self.may_create = self.stream.closed  # if it is, only its close has failed
             attempt(self.stream.close)
             self.stream = None
 
@@ -547,7 +563,7 @@ class Log:
 
     def __enter__(self) -> logging.Logger:
         """Add the handlers, and set the level."""
-        self.found = (logging.logThreads, logging.logProcesses, logging.logMultiprocessing,
+        self.saved = (logging.logThreads, logging.logProcesses, logging.logMultiprocessing,
                       logging._srcfile, self.log.level, self.log.propagate)
         # What LOG_FORMAT does not use: to look it up takes a fifth of a line's time (logging HOWTO)
         logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
@@ -563,25 +579,43 @@ class Log:
     def __exit__(self, *error) -> None:
         """Restore `logging` as it was found."""
         (logging.logThreads, logging.logProcesses, logging.logMultiprocessing,
-         logging._srcfile, level, self.log.propagate) = self.found
+         logging._srcfile, level, self.log.propagate) = self.saved
         self.log.setLevel(level)
         for output in self.outputs:
             self.log.removeHandler(output)
-            attempt(output.close)  # a full disk may be reported only now (NFS)
+            attempt(output.close)  # NFS may report a full disk only now
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser that prints in any locale, and is silent where a stream is closed."""
+    """An argparse parser that prints in any locale, and is silent if a stream is closed.
+
+    A typographic dash begins an option too, an unknown one: or « –p 2000 waf », copied from a word
+    processor, would be a message.
+    """
+
+    def __init__(self, description: str) -> None:
+        """Take what the program does."""
+        super().__init__(description=description, add_help=False, prefix_chars="-–—−")
+        self.color = False  # 3.14 colours a usage on standard error if standard output is a terminal
 
     def _print_message(self, message: str, file) -> None:
-        """Write `message` to `file`, as argparse asks: None where a standard stream is closed."""
+        """Write `message` to `file`, as argparse asks: None if a standard stream is closed."""
         attempt(say, message, file)
 
     def error(self, message: str) -> None:
-        """Exit with 2, the usage and argparse's `message`. Stock code may use standard output."""
+        """Exit with 2, the usage and argparse's `message`, never on standard output."""
         exit_with(f"{self.format_usage()}{self.prog}: error: {message}", 2)
 
 
+def integer(text: str) -> int:
+    """Return the whole number in `text`. Raises ArgumentTypeError if it spells none."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("doit être un nombre entier, par exemple 13337")
+
+
+INTERRUPTED = 130  # exit code after Ctrl-C: 128 + SIGINT, as shells say it
 HOST = "127.0.0.1"
 PORT = 13337  # the lab's
 PORT_MAX = 65535
@@ -606,28 +640,26 @@ def seconds(text: str) -> float:
 
 def parse(argv: "list | None") -> argparse.Namespace:
     """Return the options in `argv` (None: sys.argv). Raises SystemExit on misuse."""
-    parser = Parser(description="Client bs. Envoie un message au serveur et montre sa réponse.",
-                    add_help=False)
-    parser.color = False  # 3.14 colours a usage on standard error if standard output is a terminal
+    parser = Parser("Client bs. Envoie un message au serveur et montre sa réponse.")
     add = parser.add_argument_group("options").add_argument
     add("-h", "--help", action="help", help="affiche cette aide et quitte")
     add("-H", "--host", default=HOST, metavar="HÔTE",
         help="nom ou adresse IP du serveur (par défaut %(default)s)")
-    add("-p", "--port", type=int, default=PORT, metavar="PORT",
+    add("-p", "--port", type=integer, default=PORT, metavar="PORT",
         help=f"port du serveur, de 0 à {PORT_MAX} (par défaut %(default)s)")
     add("-t", "--timeout", type=seconds, default=TIMEOUT, metavar="SECONDES",
-        help="délai pour se connecter, puis pour toute la réponse, par exemple 2.5, et un jour "
-             f"({TIMEOUT_MAX:.0f}) au plus (par défaut %(default)g)")
+        help="délai en secondes pour se connecter, puis pour toute la réponse, par exemple 2.5, et "
+             f"un jour ({TIMEOUT_MAX:.0f}) au plus (par défaut %(default)g)")
     add("--log-file", metavar="FICHIER",
         help="journal (par défaut {}, sinon {} dans le dossier courant)".format(*LOG_FILES))
     add("-v", "--verbosity", action="store_true",
-        help="montre aussi le journal sur la console, et pourquoi une adresse n'a pas répondu")
+        help="affiche aussi le journal sur la console, et pourquoi une adresse n'a pas répondu")
     add("--version", action="version", version=f"%(prog)s {VERSION}",
         help="affiche la version et quitte")
     parser.add_argument_group("message").add_argument(
         "message", nargs="*",
-        help="texte à envoyer, en un ou plusieurs mots, qui doit contenir 'waf' ou 'meo' en "
-             "minuscules (par défaut, il est demandé)")
+        help="texte à envoyer, en un ou plusieurs mots (entre guillemets s'il a une apostrophe), qui "
+             "doit contenir 'waf' ou 'meo' en minuscules (par défaut, il est demandé)")
     args = parser.parse_args(argv)
     args.message = " ".join(args.message) if args.message else None
     if not 0 <= args.port <= PORT_MAX:
@@ -635,20 +667,10 @@ def parse(argv: "list | None") -> argparse.Namespace:
     return args
 
 
-def log_and_exit(text: str, log: logging.Logger, *lines: str) -> None:
-    """Log each of the `lines` as an ERROR, write `text`, and exit: raises SystemExit(1)."""
-    for output in log.handlers[:]:
-        if isinstance(output, Console):
-            log.removeHandler(output)  # or it would be shown twice
-    for line in lines:
-        log.error(line)
-    exit_with(text, 1)
-
-
 def main(argv: "list | None" = None) -> int:
     """Run the client with the options in `argv` (None: sys.argv).
 
-    Returns the exit code: 0 if nothing failed, else one of README's table.
+    Returns the exit code: 0 if nothing failed, else one from README's table.
     """
     try:
         args = parse(argv)
@@ -658,18 +680,25 @@ def main(argv: "list | None" = None) -> int:
                 log.debug("Journal : %s", printable(journal.baseFilename))
             try:
                 exchange(args, log)
-            except (OSError, TypeError, ValueError) as error:
-                sentence = f"Une erreur est survenue: {explained(error)}."  # the notes' words
-                log_and_exit(sentence, log, sentence)
+            except (NoConnection, OSError, TypeError, ValueError) as error:
+                tell(error, args, log)
+                return 1
     except SystemExit as end:  # an error, the help or the version
         return end.code
     except KeyboardInterrupt:
         attempt(say, "\n", sys.stderr)  # ends the line of "^C"
-        return 130  # 128 + SIGINT, as shells say it
+        return INTERRUPTED
     finally:
         flush_streams()
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    if status == INTERRUPTED and sys.version_info >= (3, 8) and sys.platform != "win32":
+        # A shell ends its script or loop only for a program that SIGINT has ended, and so Python
+        # ends of an interrupt that nobody catches (bpo-1054041); the hook would print a traceback
+        stock = sys.excepthook
+        sys.excepthook = lambda kind, *rest: kind is KeyboardInterrupt or stock(kind, *rest)
+        raise KeyboardInterrupt
+    sys.exit(status)

@@ -3,17 +3,17 @@
 
 It imports five modules and no others: those of the exercise that it grew out of ("the notes"
 below). So there are no threads, and no `select` to tell which client has spoken: it polls each of
-them again and again, and calls one such poll a look. In your own server use `selectors`: then the
-rounds of looks go, and each deadline needs a timer. Three ideas, each of which can be read without
-the others:
+them again and again, and calls one such poll a look. In your own server use `selectors`: that
+replaces the rounds of looks, but then each deadline needs a timer. Its three parts can be read
+separately:
 
 - `exchange`: what happens to one client, from top to bottom. It never blocks: where there is
   nothing to read it yields, and the next look (`Client.look`) carries it on from there.
 - `Waiting`: the scheduler of the clients that are not done: which of them are looked at now, and
-  which is evicted when there is no room. They take turns, whichever host they come from.
+  which is evicted when there is no room.
 - `Server.run`: the event loop, in five lines. Between two passes it sleeps in accept(2).
 
-Read on: tcp(7), accept(2), and RFC 1288 (finger), an exchange of the same shape: connect, one
+See also tcp(7), accept(2), and RFC 1288 (finger), an exchange of the same shape: connect, one
 line, one answer, close.
 """
 
@@ -25,17 +25,17 @@ import sys
 
 VERSION = "1.0"
 
-REPLIES = (  # the first row whose word is in the message decides; the empty one always is
+REPLIES = (  # the first row whose word is in the message wins; the empty word always is
     ("meo", "Meo à toi confrère."),
     ("waf", "ptdr t ki"),
     ("", "Mes respects humble humain."),
 )
-DECISIVE = REPLIES[0][0].encode()  # no later byte can change its reply
+DECISIVE = REPLIES[0][0].encode()  # once it is there, no later byte can change the reply
 MESSAGE_MAX = 1024  # bytes that count: the notes' recv(1024)
-CHUNK = 1 << 12  # bytes a recv(2): even a round of LOOKS_PER_ROUND of these fits into ROUND
+CHUNK = 1 << 12  # bytes per recv(2): so few that even 500 of them take less than a round
 SILENCE = 0.2  # seconds: the inter-byte timer (VTIME, termios(3)) of a message with no other end
-LINGER = 2.0  # seconds, likewise, of the lingering close: what is under way has arrived by then
-NEVER = float("inf")  # seconds: no SILENCE before the first byte
+LINGER = 2.0  # seconds of silence that end a lingering close: what is under way has arrived by then
+NEVER = float("inf")  # seconds of silence: the first byte may take any time
 
 
 def reply_to(message: str) -> str:
@@ -48,10 +48,9 @@ def reply_to(message: str) -> str:
 def exchange(connection: socket.socket, ip: str, log: logging.Logger):
     """Carry out the exchange with the client at `ip`, from its `connection` to its end.
 
-    A generator, whose state is the line at which it stands: awaiting the first byte, receiving,
-    replied, lingering. It yields where there is nothing to read, and is sent the time (seconds) of
-    the look that carries it on. Once begun, it closes the connection however it ends, also by
-    close().
+    A generator, whose state is the line at which it stands: awaiting the first byte, receiving, or
+    lingering. It yields where there is nothing to read, and is sent the time (seconds) of the look
+    that carries it on. Once begun, it closes the connection however it ends, even by close().
     """
     try:
         connection.setblocking(False)
@@ -80,10 +79,9 @@ def receive(connection: socket.socket):
     """Return the message (bytes), or None if the client leaves without one.
 
     A generator like `exchange`. TCP is a stream and knows no messages. One ends at the first of: a
-    newline; the end of the stream; the byte after which no other can change the reply, since
-    DECISIVE is there and nothing more to read, or since it is the last of MESSAGE_MAX; and, for
-    clients that end theirs with nothing at all, a silence. Raises OSError if the client resets the
-    connection.
+    newline; the end of the stream; MESSAGE_MAX bytes; DECISIVE, once nothing more is there to read;
+    and, for clients that end theirs with nothing at all, SILENCE. Raises OSError if the client
+    resets the connection.
     """
     message, silence = b"", NEVER
     while len(message) < MESSAGE_MAX:
@@ -100,9 +98,8 @@ def receive(connection: socket.socket):
 def read(connection: socket.socket, silence: float):
     """Return the bytes that come next; b"" at the end of the stream, or after `silence` seconds.
 
-    A generator like `exchange`. The silence counts from the first look that finds nothing: the time
-    of the one before may be older than the last byte. Raises OSError if the client resets the
-    connection.
+    A generator like `exchange`. The silence counts from the next look: the time of this one may be
+    older than the last byte. Raises OSError if the client resets the connection.
     """
     began, waited = None, 0.0
     while True:
@@ -118,7 +115,7 @@ def read(connection: socket.socket, silence: float):
 
 
 class Client:
-    """One client: a look carries its exchange on; the caller need not know how far that is."""
+    """One client: a look carries its exchange on; the caller need not know how far it has got."""
 
     __slots__ = ("exchange", "host", "ip")  # there may be ten thousand
 
@@ -134,7 +131,8 @@ class Client:
     def look(self, now: "float | None" = None) -> bool:
         """Carry the exchange on, as far as it goes without blocking; return True once it is done.
 
-        `now` is the time in seconds; the first look, which begins it, has none (PEP 342).
+        `now` is the time in seconds; the first look begins it, and has none (a generator's first
+        send() takes None: PEP 342).
         """
         try:
             self.exchange.send(now)
@@ -149,7 +147,7 @@ class Client:
 
 SHORTEST_WAIT = 0.001  # seconds: poll(2) measures milliseconds
 NEWCOMER = 0.3  # seconds: whoever is about to speak has spoken by then
-ROUND = 0.02  # seconds between two rounds of looks: no person feels that
+ROUND = 0.02  # seconds between two rounds of looks: too short for a person to notice
 LOOKS_PER_ROUND = 500  # that is 25,000 a second, about a tenth of a processor
 SLEEP_MAX = 1.0  # seconds: Windows delivers Ctrl-C only between waits
 
@@ -169,29 +167,29 @@ class Waiting:
         self.newcomers = {}  # client: when its next look between rounds is due (seconds)
         self.next_round = 0.0  # seconds
         self.hosts = {}  # host: its clients, the oldest first
-        # A bucket queue. [count]: the hosts of at least so many clients; [-1] has the largest
+        # [count]: the hosts with so many clients or more; so the last one has the busiest hosts
         self.at_least = [{}]
 
     def add(self, client: Client, now: float) -> None:
-        """Add `client`, which has arrived `now`."""
+        """Add `client`, which arrived at `now`."""
         self.clients[client] = now
         self.newcomers[client] = now + SHORTEST_WAIT
-        own = self.hosts.setdefault(client.host, {})
-        own[client] = None
-        if len(own) == len(self.at_least):
+        same_host = self.hosts.setdefault(client.host, {})
+        same_host[client] = None
+        if len(same_host) == len(self.at_least):
             self.at_least.append({})
-        self.at_least[len(own)][client.host] = None
+        self.at_least[len(same_host)][client.host] = None
 
     def remove(self, client: Client) -> None:
         """Forget `client`, which waits."""
         del self.clients[client]
         self.newcomers.pop(client, None)
-        own = self.hosts[client.host]
-        del self.at_least[len(own)][client.host]
+        same_host = self.hosts[client.host]
+        del self.at_least[len(same_host)][client.host]
         if not self.at_least[-1]:
             self.at_least.pop()
-        del own[client]
-        if not own:
+        del same_host[client]
+        if not same_host:
             del self.hosts[client.host]
 
     def until_next(self, now: float) -> float:
@@ -201,12 +199,13 @@ class Waiting:
         return min([self.next_round, *self.newcomers.values()]) - now
 
     def take_newcomers(self, now: float) -> list:
-        """Return the newcomers whose look is due; the next one is at twice their age by then."""
-        due = [client for client, at in self.newcomers.items() if at <= now]
+        """Return the newcomers whose look is due; each is next due at twice its present age."""
+        due = [client for client, due_at in self.newcomers.items() if due_at <= now]
         for client in due:
             age = self.age(client, now)
-            self.newcomers[client] = now + age
-            if 2 * age > NEWCOMER:
+            if 2 * age <= NEWCOMER:
+                self.newcomers[client] = now + age
+            else:
                 del self.newcomers[client]
         return due
 
@@ -230,39 +229,39 @@ class Waiting:
         return next(iter(self.hosts[host]))
 
 
-PASS_GROWTH = 0.02  # seconds by which a pass of the loop may outlast the one before it
+OVERRUN_GROWTH = 0.02  # seconds by which a pass of the loop may overrun more than the last one
 
 
 class Clock:
-    """The seconds that pass, by the time stamps of logging's records, for want of `time`."""
+    """The seconds that pass, by the time stamps of logging's records: we may not import `time`."""
 
     def __init__(self) -> None:
         """Start at 0 seconds."""
         self.now = 0.0
-        self.busy = 0.0  # seconds that the last pass took beyond its wait
+        self.overrun = 0.0  # seconds that the last pass took beyond its wait
         self.stamp = logging.makeLogRecord({}).created
 
     def advance(self, wait: float) -> None:
         """Set `now`, after a pass of the loop that has waited for `wait` seconds at most.
 
-        The stamps are wall-clock time, which may be set. A step back counts for nothing, and a step
-        forward for little: a single pass that takes long is no time that the clients have had (the
-        clock was set, or the process was stopped), while many are (the log is slow to write).
+        The stamps are wall-clock time, which may be set. A step back does not count. A pass that
+        takes long hardly does, since the clock was set or the process was stopped; but if passes
+        stay long, the log is slow to write, and they count in full.
         """
         stamp = logging.makeLogRecord({}).created
         passed = max(stamp - self.stamp, 0.0)
-        self.now += min(passed, wait + self.busy + PASS_GROWTH)
-        self.busy = max(passed - wait, 0.0)
+        self.now += min(passed, wait + self.overrun + OVERRUN_GROWTH)
+        self.overrun = max(passed - wait, 0.0)
         self.stamp = stamp
 
 
 BATCH = 16  # clients accepted in one pass of the loop, before the waiting ones are looked at
-EXCHANGE_MAX = 300.0  # seconds that a client may take for all of it: time to look up what to type
+EXCHANGE_MAX = 300.0  # seconds that a client may stay: time to look up what to type
 LONELY = 60.0  # seconds without a client before the log says so: its sentence speaks of a minute
-WARN_EVERY = 1.0  # seconds between two warnings that there is no room, whatever the flood
-WAITING_MAX = 10000  # clients, where the descriptors suffice: some 20 MB
-RESERVE = 8  # descriptors that are left for all else, such as the log's backup
-# What accept(2) raises where no client is to be had: none is in the queue, or it has already left
+WARN_EVERY = 1.0  # seconds between two warnings of evictions and failed accepts
+WAITING_MAX = 10000  # clients, if there are descriptors for them: some 20 MB
+RESERVE = 8  # descriptors that are kept free for everything else, such as the log's backup
+# What accept(2) raises when there is no client: none is in the queue, or it has already left
 NO_CLIENT = (BlockingIOError, socket.timeout, ConnectionError)
 IPV4_MAPPED = re.compile(r"^::ffff:(?=\d+\.)")  # an IPv4 peer of an IPv6 socket: ipv6(7)
 
@@ -282,21 +281,18 @@ class Server:
         self.alone_since = 0.0  # when the last client was here, or the log last said that none is
         self.accept_error = None  # why accept(2) failed, until the log has said it
         self.evicted = []  # the addresses of the evicted clients, until the log has said it
-        self.last_warn = 0.0  # when report() last called warn() (seconds)
-        # Nothing ever comes to it; some sandboxes forbid it
+        self.last_warn = 0.0  # when report() last called flush_warnings() (seconds)
+        # To sleep without `time`, since nothing ever comes to it; some sandboxes forbid it
         self.sleeper = attempt(socket.socket, listener.family, socket.SOCK_DGRAM)
         self.room = WAITING_MAX  # how many clients may wait
-        if sys.platform != "win32":  # which knows no limit, and takes long over each
+        if sys.platform != "win32":  # it has no such limit, and counting is slow there
             self.room = self.free_descriptors(WAITING_MAX + RESERVE) - RESERVE
         if self.room < 1:
             self.close()
             raise OSError("Il ne reste aucun descripteur pour un client.")
 
     def free_descriptors(self, most: int) -> int:
-        """Return how many descriptors the system still gives us, or `most`, for want of `resource`.
-
-        It takes them and gives them back.
-        """
+        """Return how many descriptors are free, `most` at most, by taking them all for a moment."""
         taken = []
         while len(taken) < most:
             descriptor = attempt(self.listener.dup)
@@ -320,7 +316,7 @@ class Server:
         wait = max(self.waiting.until_next(self.clock.now), SHORTEST_WAIT)
         for _ in range(BATCH):
             accepted = self.accept(wait)
-            if wait:  # once a pass
+            if wait:  # only the first accept waits, and then the time is read
                 self.clock.advance(wait)
             if not accepted:
                 break
@@ -328,7 +324,7 @@ class Server:
             wait = 0.0
 
     def accept(self, wait: float) -> "tuple | None":
-        """Return the next connection as (socket, address), or None if none comes in `wait` seconds.
+        """Return the next connection as (socket, address); None if none comes within `wait` seconds.
 
         Raises OSError if the listening socket no longer listens.
         """
@@ -348,9 +344,9 @@ class Server:
         return None
 
     def restore_reserve(self) -> None:
-        """Lower the room by as many descriptors as the RESERVE lacks, if it does.
+        """If fewer than RESERVE descriptors are free, evict clients to free them, and keep it so.
 
-        The room was counted with the RESERVE free. So the limit was lowered since, or a program
+        The room was counted at the start: since then the limit has been lowered, or a program
         around us has opened files.
         """
         missing = RESERVE - self.free_descriptors(RESERVE)
@@ -359,8 +355,9 @@ class Server:
             self.evict()
 
     def begin(self, connection: socket.socket, address: tuple) -> None:
-        """Begin the exchange of an accepted client, which waits unless that is done at once."""
-        now = self.alone_since = self.clock.now  # report() sees only the clients that wait
+        """Begin the exchange of an accepted client; unless it is done at once, the client waits."""
+        now = self.clock.now
+        self.alone_since = now  # here too, since report() sees only the clients that wait
         # macOS accepts a connection that is already gone, with no address at all
         ip = IPV4_MAPPED.sub("", address[0]) if address else "inconnu"
         client = Client(connection, ip, self.log)
@@ -369,7 +366,7 @@ class Server:
             self.evict()
 
     def look_at(self, clients: list) -> None:
-        """Look at each of `clients`; one that is done, or takes too long, waits no longer."""
+        """Look at each of `clients`, and remove those that are done or have stayed too long."""
         now = self.clock.now
         for client in clients:
             if client.look(now):
@@ -384,7 +381,7 @@ class Server:
         while len(self.waiting.clients) > self.room:
             client = self.waiting.victim()
             self.waiting.remove(client)
-            if not client.look(self.clock.now):  # the last look answers a message that has come
+            if not client.look(self.clock.now):  # a last look: its message may be complete
                 client.hang_up()
                 self.evicted.append(client.ip)
 
@@ -397,10 +394,10 @@ class Server:
             self.log.warning("Aucun client depuis plus de une minute.")
             self.alone_since = now
         if now - self.last_warn >= WARN_EVERY:
-            self.warn()
+            self.flush_warnings()
             self.last_warn = now
 
-    def warn(self) -> None:
+    def flush_warnings(self) -> None:
         """Log why accept(2) failed and how many clients were evicted since this was last said."""
         if self.accept_error:
             self.log.warning("Impossible d'accepter un client : %s.", self.accept_error)
@@ -410,8 +407,8 @@ class Server:
         self.accept_error, self.evicted = None, []
 
     def close(self) -> None:
-        """Log what is still to be said, take a last look at each client, and hang up on it."""
-        self.warn()
+        """Log the last warnings, take a last look at each client, and hang up on it."""
+        self.flush_warnings()
         for client in self.waiting.clients:
             client.look(self.clock.now)
             client.hang_up()
@@ -421,7 +418,7 @@ class Server:
 
 IPPROTO_IPV6 = 41  # everywhere (IANA); on Windows `socket` has no name for it before Python 3.8
 BACKLOG = 65535  # connections that the kernel queues; each system cuts it to its own limit
-RECEIVE_BUFFER = 1 << 14  # bytes that the kernel keeps of a client that pours; ours are short
+RECEIVE_BUFFER = 1 << 14  # bytes: a message is short, and whoever pours holds no more than this
 
 
 def address_of(text: str) -> str:
@@ -450,6 +447,8 @@ def listen(ip: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET
     listener = None
     try:
+        if family == socket.AF_INET6 and not socket.has_ipv6:
+            raise OSError("Ce Python a été construit sans IPv6")
         listener = socket.socket(family, socket.SOCK_STREAM)
         # In bytes: for a str Python would load the IDNA codec, which is for names
         host = ip.encode("utf-8", "surrogateescape")
@@ -458,15 +457,16 @@ def listen(ip: str, port: int) -> socket.socket:
         # last one (socket(7)). On Windows that option shares the port, and another one forbids it.
         option = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
         attempt(listener.setsockopt, socket.SOL_SOCKET, option, 1)
-        # On Linux the reply leaves in one segment with the end of the stream: tcp(7)
+        # On Linux the reply leaves in one segment with the end of the stream (tcp(7)); elsewhere
+        # it leaves at once
         option = getattr(socket, "TCP_CORK", socket.TCP_NODELAY)
         attempt(listener.setsockopt, socket.IPPROTO_TCP, option, 1)
         attempt(listener.setsockopt, socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         # Urgent bytes (telnet's interrupt) are bytes of the message: RFC 6093, section 5
         attempt(listener.setsockopt, socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-        # Or "::" is IPv6 only, as it always is on OpenBSD: ipv6(7). IPv4 has no such option
+        # So that "::" takes IPv4 too, except on OpenBSD: ipv6(7). IPv4 has no such option
         attempt(listener.setsockopt, IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        listener.bind((host, *info[0][4][1:]))  # the port; of IPv6 the flow and the interface too
+        listener.bind((host, *info[0][4][1:]))  # with the port; of IPv6 flow and interface too
         listener.listen(BACKLOG)
     except (OSError, ValueError) as error:
         cause = reason(error)
@@ -479,11 +479,11 @@ def listen(ip: str, port: int) -> socket.socket:
     return listener
 
 
-# From here to Parser line for line as in client.py: each file runs alone
+# From here to `integer` line for line as in client.py: each file runs alone
 
 
 RED = "\033[31m{}\033[0m"
-# Runs of all but printable ASCII and the spaces of French typography, which repr() would escape
+# Runs of characters that repr() may escape; but for the spaces of French typography, which it does
 NOT_PLAIN = re.compile("[^ -~\xa0\u202f]+")
 
 
@@ -493,11 +493,11 @@ def endpoint(ip: str, port: int) -> str:
 
 
 def printable(text: str) -> str:
-    """Return `text`, every character escaped that could forge a line or control a terminal.
+    """Return `text` with escapes for whatever could forge a line or control a terminal.
 
-    That is all that is not printable, except the spaces of French typography.
+    That is each character that is not printable, except the spaces of French typography.
     """
-    return NOT_PLAIN.sub(lambda run: repr(run.group())[1:-1], text)  # what repr() escapes
+    return NOT_PLAIN.sub(lambda run: repr(run.group())[1:-1], text)
 
 
 def attempt(call, *args):
@@ -515,7 +515,7 @@ def reason(error: Exception) -> str:
 
 
 def escaped(text: str, encoding: str) -> str:
-    """Return `text` with the characters escaped that `encoding` lacks."""
+    """Return `text` with escapes for the characters that `encoding` lacks."""
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
@@ -544,7 +544,7 @@ def flush_streams() -> None:
         except (AttributeError, KeyboardInterrupt):  # none, a substitute stream, or one that blocks
             pass
         except (OSError, ValueError):
-            attempt(getattr(stream, "close", bool))
+            attempt(getattr(stream, "close", bool))  # a substitute stream may have none
 
 
 def is_terminal(stream) -> bool:
@@ -581,7 +581,7 @@ LOG_BACKUPS = 1  # overwritten each time: more of them would have to be renamed
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 LOG_DATE = "%Y-%m-%d %H:%M:%S"
 COLOURS = {"INFO": "\033[37mINFO\033[0m", "WARN": "\033[33mWARN\033[0m"}  # ECMA-48, SGR
-SPECIAL_FILES = re.compile(r"//?(dev/(?!shm/)|proc/)")  # what /dev/stdout leads to is not emptied
+SPECIAL_FILES = re.compile(r"//?(dev/(?!shm/)|proc/)")  # never emptied: see /dev/stdout
 
 
 class LineFormatter(logging.Formatter):
@@ -603,14 +603,14 @@ class LineFormatter(logging.Formatter):
 
 
 class OutputMixin:
-    """What both handlers do differently from the stock ones: logging is most of the work.
+    """What replaces Handler.handle in both handlers, for speed: logging is most of the work.
 
-    A stock handler takes its lock twice a line, which one thread does not need, and prints a
-    traceback a line when it fails. This one writes the line at once, and says what fails once, on
-    all outputs: a disk that is nearly full fails again and again. The next line is still tried.
+    The stock one takes a lock for each line, which one thread does not need, and prints a traceback
+    for each that fails. This one says once, on all outputs, what has failed (a disk that is nearly
+    full fails again and again), and tries each line all the same.
     """
 
-    said = ()  # what has failed so far
+    warned = ()  # what has failed so far
 
     def handle(self, record: logging.LogRecord) -> None:
         """Write the line of `record`."""
@@ -618,15 +618,15 @@ class OutputMixin:
             self.write(self.formatter.format(record) + self.terminator)
         except (OSError, ValueError) as error:
             self.recover()
-            self.warn(f"{self.label} ne fonctionne plus", error)
+            self.warn_once(f"{self.label} ne fonctionne plus", error)
 
     def recover(self) -> None:
         """Do what the next line needs after a write that failed: by default nothing."""
 
-    def warn(self, what: str, error: Exception) -> None:
-        """Log that `what` has failed by `error`, the first time."""
-        if what not in self.said:
-            self.said += (what,)
+    def warn_once(self, what: str, error: Exception) -> None:
+        """Log that `what` has failed with `error`, once a run."""
+        if what not in self.warned:
+            self.warned += (what,)
             log = logging.getLogger(__name__)
             # Not log.warning(): Python 3.13.4 drops what is logged by a handler (gh-91555)
             log.callHandlers(log.makeRecord(log.name, logging.WARNING, "", 0,
@@ -637,11 +637,11 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
               logging.handlers.WatchedFileHandler):
     """The log file; unless it is a special file, neither it nor its backup exceeds LOG_BYTES.
 
-    RotatingFileHandler is the notes' class, and keeps their figures. But it renames the file, which
-    is refused where another program has it open (Windows) or where the file was given to us and not
-    its folder, and replaces a link by a file. So this one copies it and truncates it: the same file
-    goes on. WatchedFileHandler knows whether the name still leads to it. If not (it was moved or
-    removed), a rotation leaves it alone and begins another.
+    RotatingFileHandler is the notes' class, and keeps their figures. But it renames a full file,
+    which is refused if another program has it open (Windows) or if we may write the file but not
+    its folder, and which replaces a link by a file. So this class copies the file and truncates it.
+    WatchedFileHandler knows whether the name still leads to it. If not (it was moved or removed), a
+    rotation leaves it alone and begins another.
     """
 
     may_create = True  # whether the next opening may make the file
@@ -656,9 +656,9 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
     def _open(self):
         """Return the file, opened in bytes and with no buffer.
 
-        First only to write, so that we never become the reader of a pipe; then, if it may be
-        emptied, to read too. One descriptor does both: ext4 flushes a file when any of its
-        descriptors is closed after a truncation, which takes longer than all the rest.
+        It is first opened only to write, so that we never become the reader of a pipe; then, if it
+        may be emptied, to read too, and is kept so: to close another descriptor, for reading, after
+        a truncation would make ext4 flush the file, which is slow.
         """
         if not self.may_create:
             open(self.baseFilename, "r+b", 0).close()  # raises if it is not there
@@ -671,7 +671,7 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
         return readable or file
 
     def write(self, line: str) -> None:
-        """Append `line`; if it would not fit, first back the file up, and empty it in any case.
+        """Append `line`. If it would not fit, first empty the file, whether or not its backup fails.
 
         Raises OSError if the line cannot be written. Ctrl-C at worst leaves the same lines in both
         files, and the end of an older backup.
@@ -681,17 +681,16 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
             self.stream = self._open()
             self._statstream()
         if self.may_empty and self.stream.seek(0, 2) + len(data) > self.maxBytes:
-            failure = self.back_up()
-            full = self.stream
+            failure, file = self.back_up(), self.stream
             self.reopenIfNeeded()  # the name may lead to another file by now, or to none
-            if self.stream is full:
-                full.truncate(0)
+            if self.stream is file:
+                file.truncate(0)
         written = self.stream.write(data)
         if written != len(data):
             self.stream.truncate(self.stream.seek(-written, 1))  # half a line
             raise OSError("Il n'y a plus de place")
         if failure:  # its warning is a line of this file too
-            self.warn(f"La sauvegarde {printable(self.backup)} ne peut être écrite", failure)
+            self.warn_once(f"La sauvegarde {printable(self.backup)} ne peut être écrite", failure)
 
     def back_up(self) -> "OSError | None":
         """Overwrite the backup with the newest bytes of the file; return why that fails, if so."""
@@ -709,14 +708,14 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
     def recover(self) -> None:
         """Close a file that has failed: the next line opens what its name leads to by then.
 
-        If it cannot even be truncated, its file system is gone (a server's, an unplugged disk's).
-        Until it is back its name leads into the bare mount point, where no file is to be made.
+        If it cannot even be truncated, its file system is gone (a file server's, an unplugged
+        disk's), and its name leads into the bare mount point, where no file is to be made.
         """
         if self.stream and self.may_empty:  # to open a pipe blocks until it has a reader: fifo(7)
             try:
                 self.stream.truncate(self.stream.seek(0, 2))
             except (OSError, ValueError):
-                self.may_create = self.stream.closed  # a close failed, at a rotation
+                self.may_create = self.stream.closed  # if it is, only its close has failed
             attempt(self.stream.close)
             self.stream = None
 
@@ -768,7 +767,7 @@ class Log:
 
     def __enter__(self) -> logging.Logger:
         """Add the handlers, and set the level."""
-        self.found = (logging.logThreads, logging.logProcesses, logging.logMultiprocessing,
+        self.saved = (logging.logThreads, logging.logProcesses, logging.logMultiprocessing,
                       logging._srcfile, self.log.level, self.log.propagate)
         # What LOG_FORMAT does not use: to look it up takes a fifth of a line's time (logging HOWTO)
         logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
@@ -784,23 +783,40 @@ class Log:
     def __exit__(self, *error) -> None:
         """Restore `logging` as it was found."""
         (logging.logThreads, logging.logProcesses, logging.logMultiprocessing,
-         logging._srcfile, level, self.log.propagate) = self.found
+         logging._srcfile, level, self.log.propagate) = self.saved
         self.log.setLevel(level)
         for output in self.outputs:
             self.log.removeHandler(output)
-            attempt(output.close)  # a full disk may be reported only now (NFS)
+            attempt(output.close)  # NFS may report a full disk only now
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser that prints in any locale, and is silent where a stream is closed."""
+    """An argparse parser that prints in any locale, and is silent if a stream is closed.
+
+    A typographic dash begins an option too, an unknown one: or « –p 2000 waf », copied from a word
+    processor, would be a message.
+    """
+
+    def __init__(self, description: str) -> None:
+        """Take what the program does."""
+        super().__init__(description=description, add_help=False, prefix_chars="-–—−")
+        self.color = False  # 3.14 colours a usage on standard error if standard output is a terminal
 
     def _print_message(self, message: str, file) -> None:
-        """Write `message` to `file`, as argparse asks: None where a standard stream is closed."""
+        """Write `message` to `file`, as argparse asks: None if a standard stream is closed."""
         attempt(say, message, file)
 
     def error(self, message: str) -> None:
-        """Exit with 2, the usage and argparse's `message`. Stock code may use standard output."""
+        """Exit with 2, the usage and argparse's `message`, never on standard output."""
         exit_with(f"{self.format_usage()}{self.prog}: error: {message}", 2)
+
+
+def integer(text: str) -> int:
+    """Return the whole number in `text`. Raises ArgumentTypeError if it spells none."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("doit être un nombre entier, par exemple 13337")
 
 
 LISTEN = "0.0.0.0"  # every IPv4 address of this machine
@@ -813,16 +829,16 @@ LOG_REFUSED = 5  # exit code if the file given with --log-file does not open; cl
 
 def parse(argv: "list | None") -> argparse.Namespace:
     """Return the options in `argv` (None: sys.argv). Raises SystemExit on misuse."""
-    parser = Parser(description="Serveur bs. Un message, une réponse, et aucun client n'en fait "
-                                "attendre un autre.", add_help=False)
-    parser.color = False  # 3.14 colours a usage on standard error if standard output is a terminal
+    parser = Parser("Serveur bs. Un message, une réponse, et aucun client n'en fait attendre un "
+                    "autre. Ctrl-C l'arrête.")
     add = parser.add_argument_group("options").add_argument
     add("-h", "--help", action="help", help="affiche cette aide et quitte")
-    add("-p", "--port", type=int, default=PORT, metavar="PORT",
+    add("-p", "--port", type=integer, default=PORT, metavar="PORT",
         help=f"port d'écoute, de {PRIVILEGED_MAX + 1} à {PORT_MAX}, car ici les ports jusqu'à "
              f"{PRIVILEGED_MAX} comptent comme privilégiés (par défaut %(default)s)")
     add("-l", "--listen", default=LISTEN, metavar="ADRESSE",
-        help="adresse IPv4 ou IPv6 de cette machine sur laquelle écouter (par défaut %(default)s)")
+        help="adresse IPv4 ou IPv6 de cette machine sur laquelle écouter (par défaut %(default)s, "
+             "soit toutes ses adresses IPv4)")
     add("--log-file", metavar="FICHIER",
         help="journal (par défaut {}, sinon {} dans le dossier courant)".format(*LOG_FILES))
     add("-v", "--verbosity", action="store_true",
@@ -835,7 +851,7 @@ def parse(argv: "list | None") -> argparse.Namespace:
         exit_with_error(f"Le port spécifié n'est pas un port possible (de 0 à {PORT_MAX}).", 1)
     if args.port <= PRIVILEGED_MAX:
         exit_with_error("Le port spécifié est un port privilégié. "
-               f"Spécifiez un port au dessus de {PRIVILEGED_MAX}.", 2)
+                        f"Spécifiez un port au dessus de {PRIVILEGED_MAX}.", 2)
     args.listen = address_of(args.listen)
     return args
 
@@ -849,11 +865,11 @@ def serve(ip: str, port: int, journal: "Journal | None", log: logging.Logger) ->
             exit_with_error(f"Impossible de démarrer : {reason(error)}.", 4)
         try:
             log.info("Le serveur tourne sur %s", printable(endpoint(ip, port)))
-            if journal and not journal.said:
-                log.info("Journal : %s", printable(journal.baseFilename))
-            elif not journal:
+            if not journal:
                 log.warning("Aucun journal ne peut être ouvert : "
                             "seule la console reçoit les lignes.")
+            elif not journal.warned:
+                log.info("Journal : %s", printable(journal.baseFilename))
             server.run()
         except OSError as error:
             log.error("Le serveur ne peut plus écouter : %s.", reason(error))
@@ -865,7 +881,7 @@ def serve(ip: str, port: int, journal: "Journal | None", log: logging.Logger) ->
 def main(argv: "list | None" = None) -> int:
     """Run the server with the options in `argv` (None: sys.argv).
 
-    Returns the exit code: 0 after Ctrl-C, else one of README's table.
+    Returns the exit code: 0 after Ctrl-C, else one from README's table.
     """
     try:
         args = parse(argv)
