@@ -467,7 +467,7 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
         return readable or file
 
     def write(self, line: str) -> None:
-        """Append `line`. If it would not fit, first empty the file, whether or not its backup fails.
+        """Append `line`; if it would not fit, first empty the file, even if its backup fails.
 
         Raises OSError if the line cannot be written. Ctrl-C at worst leaves the same lines in both
         files, and the end of an older backup.
@@ -596,7 +596,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, description: str) -> None:
         """Take what the program does."""
         super().__init__(description=description, add_help=False, prefix_chars="-–—−")
-        self.color = False  # 3.14 colours a usage on standard error if standard output is a terminal
+        self.color = False  # 3.14 colours a usage even if standard error is no terminal
 
     def _print_message(self, message: str, file) -> None:
         """Write `message` to `file`, as argparse asks: None if a standard stream is closed."""
@@ -658,8 +658,8 @@ def parse(argv: "list | None") -> argparse.Namespace:
         help="affiche la version et quitte")
     parser.add_argument_group("message").add_argument(
         "message", nargs="*",
-        help="texte à envoyer, en un ou plusieurs mots (entre guillemets s'il a une apostrophe), qui "
-             "doit contenir 'waf' ou 'meo' en minuscules (par défaut, il est demandé)")
+        help="texte à envoyer, en un ou plusieurs mots (entre guillemets s'il a une apostrophe), "
+             "qui doit contenir 'waf' ou 'meo' en minuscules (par défaut, il est demandé)")
     args = parser.parse_args(argv)
     args.message = " ".join(args.message) if args.message else None
     if not 0 <= args.port <= PORT_MAX:

@@ -324,7 +324,7 @@ class Server:
             wait = 0.0
 
     def accept(self, wait: float) -> "tuple | None":
-        """Return the next connection as (socket, address); None if none comes within `wait` seconds.
+        """Return the next connection as (socket, address); None if none comes in `wait` seconds.
 
         Raises OSError if the listening socket no longer listens.
         """
@@ -671,7 +671,7 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
         return readable or file
 
     def write(self, line: str) -> None:
-        """Append `line`. If it would not fit, first empty the file, whether or not its backup fails.
+        """Append `line`; if it would not fit, first empty the file, even if its backup fails.
 
         Raises OSError if the line cannot be written. Ctrl-C at worst leaves the same lines in both
         files, and the end of an older backup.
@@ -800,7 +800,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, description: str) -> None:
         """Take what the program does."""
         super().__init__(description=description, add_help=False, prefix_chars="-–—−")
-        self.color = False  # 3.14 colours a usage on standard error if standard output is a terminal
+        self.color = False  # 3.14 colours a usage even if standard error is no terminal
 
     def _print_message(self, message: str, file) -> None:
         """Write `message` to `file`, as argparse asks: None if a standard stream is closed."""

@@ -1827,8 +1827,8 @@ class ClientConnects(Scene):
         """Return the sentence of a client that cannot connect there."""
         return f"ERROR Impossible de se connecter au serveur {host} sur le port {port}."
 
-    no_name = ("Ce n'est ni une adresse ni un nom (lettres, chiffres, points et tirets), ou Python ne "
-               "sait pas le convertir (donnez sa forme en « xn-- »).")
+    no_name = ("Ce n'est ni une adresse ni un nom (lettres, chiffres, points et tirets), ou Python "
+               "ne sait pas le convertir (donnez sa forme en « xn-- »).")
     no_port = "Donnez l'adresse seule avec -H, et le port avec l'option -p."
 
     def failing(self, error):

@@ -396,7 +396,7 @@ class Turns(unittest.TestCase):
             self.assertEqual(waiting.take_newcomers(now), [])  # not before, nor twice
             now += waiting.until_next(now)
             ages += [now] * len(waiting.take_newcomers(now))
-        self.assertEqual([round(age, 6) for age in ages], [0.001 * 2 ** power for power in range(9)])
+        self.assertEqual([round(age * 1000) for age in ages], [2 ** count for count in range(9)])
 
     def test_a_newcomer_takes_its_turns_from_the_start(self):
         waiting, (crowd,) = self.wait([LOOKS_PER_ROUND])
@@ -709,7 +709,7 @@ class Loops(unittest.TestCase):
                 world.run(1)
             self.assertFalse(world.open)
 
-    def test_a_limit_that_is_lowered_costs_the_crowd_its_places_and_no_honest_client_its_reply(self):
+    def test_a_limit_that_is_lowered_costs_a_crowd_its_places_and_no_honest_client_its_reply(self):
         world = World(descriptors=200)
         for number in range(400):
             world.client(1.0 + number / 50, ip="192.0.2.1")
