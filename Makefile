@@ -12,8 +12,8 @@ T =
 help:
 	@echo "make run-server   lance le serveur (PORT=$(PORT) LISTEN=$(LISTEN))"
 	@echo "make run-client   lance le client  (PORT=$(PORT) HOST=$(HOST))"
-	@echo "make test         lance les tests  (PYTHON=$(PYTHON) ; T=Replies n'en lance qu'une classe)"
-	@echo "make worlds       simule des mondes entiers (N=$(N) ; SEED=123 en rejoue un)"
+	@echo "make test         lance les tests (PYTHON=$(PYTHON) ; T=Replies ne lance que ceux de ce nom)"
+	@echo "make worlds       simule des mondes (N=$(N), deux minutes ; N=50, cinq secondes ; SEED=123 en rejoue un)"
 	@echo "make bench        compare le serveur à d'autres (deux minutes)"
 	@echo "make clean        efface d'ici les journaux et les caches de Python"
 
@@ -26,11 +26,7 @@ run-client:
 	@$(PYTHON) client.py -p $(PORT) -H $(HOST)
 
 test:
-	@t='$(T)'; \
-	if [ -z "$$t" ]; then set -- worlds test_bs; \
-	elif grep -qw "class $${t%%.*}" test_bs.py; then set -- "test_bs.$$t"; \
-	else set -- "worlds.$$t"; fi; \
-	N= SEED= PYTHONPATH=.ci:. $(PYTHON) -B -m unittest "$$@"
+	@t='$(T)'; N= SEED= PYTHONPATH=.ci:. $(PYTHON) -B -m unittest $${t:+-k "$$t"} worlds test_bs
 
 worlds:
 	@N=$(N) SEED=$(SEED) PYTHONPATH=.ci:. $(PYTHON) -B -m unittest worlds

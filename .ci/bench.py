@@ -4,7 +4,8 @@
 Its peers are what one would write instead, with the same replies and the notes' logging; and, as
 the limit of what Python reaches on the same load, an accept loop with no log at all: that one waits
 for the load, and its processor time tells. Speeds are measured in interleaved rounds, and each
-figure is the median of them. Every process but this one is this file again, with a role (see ROLES)
+figure is the median of them; a ratio is the median of the rounds' ratios, and not that of two such
+figures. Every process but this one is this file again, with a role (see ROLES)
 and its arguments.
 """
 
@@ -384,6 +385,7 @@ class Bench:
                 with self.beside("hold", port, SILENT, address) as holder:
                     self.note(("pour", count, address), self.run("load", port, 64, True, 1.5))
                     holder.stdout.readline()
+                    time.sleep(0.5)  # until all of them are accepted, or evicted
                     kept = len(os.listdir(f"/proc/{popen.pid}/fd"))
                     self.note(("kept", count, address),
                               (kept, (resident(popen.pid) - before) / kept))
@@ -391,7 +393,7 @@ class Bench:
                     if count > SILENT:
                         for _ in range(5):
                             print(file=holder.stdin, flush=True)
-                            self.note("speak", (float(holder.stdout.readline()),))
+                            self.note(("speak", address), (float(holder.stdout.readline()),))
             self.tell(f"{SILENT} silent connections of {address}, {count} descriptors")
 
     def prompts(self):
@@ -429,44 +431,63 @@ class Bench:
 
     def print_all(self):
         """Print the tables."""
-        print("| clients | before it reads, a client | server | exchanges/s | server.py is "
-              "| by processor time | p50 ms | p99 ms | errors |"
-              "\n|--:|---|---|--:|--:|--:|--:|--:|--:|")
+        rows = [("clients", "before it reads, a client", "server", "exchanges/s", "",
+                 "server.py is", "by processor time", "p50 ms", "p99 ms", "errors")]
         for clients in (1, 64):
+            fastest = max(self.median((clients, kind, peer), 0) for kind in KINDS for peer in PEERS
+                          if None not in self.results[clients, kind, peer])
             for kind, words in KINDS.items():
                 for peer in PEERS:
                     what = clients, kind, peer
                     rounds = self.results[what]
                     if None in rounds:
-                        print(f"| {clients} | {words} | {peer} | does not answer | | | | | |")
+                        rows.append((clients, words, peer, "does not answer", *[""] * 6))
                         continue
-                    print(f"| {clients} | {words} | {peer} | {self.median(what, 0):.0f} "
-                          f"| {self.ratio((clients, kind, 'server.py'), what):.2f} × "
-                          f"| {self.by_processor(clients, kind) if peer == LIMIT else ''} "
-                          f"| {self.median(what, 1) * 1e3:.2f} | {self.median(what, 2) * 1e3:.2f} "
-                          f"| {sum(result[3] for result in rounds)} |")
-        print(f"\n| descriptors | address of the {SILENT} | speed while they pour in | beside them "
-              "| longest ms | kept | kB each | errors |\n|--:|---|--:|--:|--:|--:|--:|--:|")
+                    speed = self.median(what, 0)
+                    rows.append((
+                        clients, words, peer, f"{speed:.0f}", "█" * round(20 * speed / fastest),
+                        f"{self.ratio((clients, kind, 'server.py'), what):.2f} ×",
+                        self.by_processor(clients, kind) if peer == LIMIT else "",
+                        f"{self.median(what, 1) * 1e3:.2f}", f"{self.median(what, 2) * 1e3:.2f}",
+                        sum(result[3] for result in rounds)))
+        print_table(rows)
+        rows = [("descriptors", f"address of the {SILENT}", "speed while they pour in",
+                 "beside them", "longest ms", "kept", "kB each", "errors")]
         for count, address in CROWDS:
             pour, beside, alone, kept = ((name, count, address)
                                          for name in ("pour", "beside", "alone", "kept"))
-            errors = sum(result[3] for what in (pour, beside) for result in self.results[what])
-            print(f"| {count} | {'that of the load' if address == CROWDS[-1][1] else 'another'} "
-                  f"| {self.ratio(pour, alone):.2f} × | {self.ratio(beside, alone):.2f} × "
-                  f"| {self.most(beside, 4):.0f} "
-                  f"| {self.median(kept, 0):.0f} | {self.median(kept, 1):.1f} | {errors} |")
-        print(f"\nOne of the {SILENT} that speaks is answered after "
-              f"{self.median('speak', 0) * 1e3:.0f} ms, at most {self.most('speak', 0):.0f} ms")
-        print("\n| people at the prompt | of a core | answered after | at most |"
-              "\n|--:|--:|--:|--:|")
+            rows.append((
+                count, "that of the load" if address == CROWDS[-1][1] else "another",
+                f"{self.ratio(pour, alone):.2f} ×", f"{self.ratio(beside, alone):.2f} ×",
+                f"{self.most(beside, 4):.0f}", f"{self.median(kept, 0):.0f}",
+                f"{self.median(kept, 1):.1f}",
+                sum(result[3] for what in (pour, beside) for result in self.results[what])))
+        print_table(rows)
+        rows = [(f"one of the {SILENT} speaks, and is answered after", "at most")]
+        for address in ("127.0.1.1", "127.0.0.1"):
+            rows.append((f"{self.median(('speak', address), 0) * 1e3:.0f} ms",
+                         f"{self.most(('speak', address), 0):.0f} ms"))
+        print_table(rows)
+        rows = [("people at the prompt", "of a core", "answered after", "at most")]
         for people in (30, 500):
             what = "sit", people
-            print(f"| {people} | {self.median(what, 0):.1%} | {self.median(what, 1) * 1e3:.0f} ms "
-                  f"| {self.most(what, 2):.0f} ms |")
+            rows.append((people, f"{self.median(what, 0):.1%}",
+                         f"{self.median(what, 1) * 1e3:.0f} ms", f"{self.most(what, 2):.0f} ms"))
+        print_table(rows)
 
     def most(self, what, column):
         """Return the largest of one column of `what`, in milliseconds."""
         return max(result[column] for result in self.results[what]) * 1e3
+
+
+def print_table(rows):
+    """Print `rows`, the first of which is the head, as a table whose columns are aligned."""
+    widths = [max(len(str(cell)) for cell in column) for column in zip(*rows)]
+    print()
+    for number, row in enumerate(rows):
+        print("| " + " | ".join(str(cell).ljust(width) for cell, width in zip(row, widths)) + " |")
+        if not number:
+            print("|" + "|".join("-" * (width + 2) for width in widths) + "|")
 
 
 def main():
