@@ -279,8 +279,9 @@ def tell(error: Exception, args: argparse.Namespace, log: logging.Logger) -> Non
 
 
 RED = "\033[31m{}\033[0m"
-# Runs of characters that repr() may escape; but for the spaces of French typography, which it does
-NOT_PLAIN = re.compile("[^ -~\xa0\u202f]+")
+# From a character that repr() may escape to the next that it escapes and we do not: a quote, a
+# backslash, the spaces of French typography
+NOT_PLAIN = re.compile("[^ -~\xa0\u202f][^'\\\\\xa0\u202f]*")
 
 
 def endpoint(ip: str, port: int) -> str:
@@ -457,7 +458,7 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
         a truncation would make ext4 flush the file, which is slow.
         """
         if not self.may_create:
-            open(self.baseFilename, "r+b", 0).close()  # raises if it is not there
+            open(self.baseFilename, "rb").close()  # raises if it is not there
         file = open(self.baseFilename, "ab", 0)
         self.may_empty = file.seekable() and not SPECIAL_FILES.match(self.baseFilename)
         readable = attempt(open, self.baseFilename, "a+b", 0) if self.may_empty else None
@@ -482,8 +483,10 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
             if self.stream is file:
                 file.truncate(0)
         written = self.stream.write(data)
-        if written != len(data):
-            self.stream.truncate(self.stream.seek(-written, 1))  # half a line
+        if written != len(data) and not self.may_empty:
+            self.stream.write(data[written:])  # a full pipe, after Ctrl-Z and fg
+        elif written != len(data):
+            self.stream.truncate(self.stream.seek(-written, 1))  # half a line, on a full disk
             raise OSError("Il n'y a plus de place")
         if failure:  # its warning is a line of this file too
             self.warn_once(f"La sauvegarde {printable(self.backup)} ne peut être écrite", failure)

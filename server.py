@@ -198,6 +198,10 @@ class Waiting:
             return SLEEP_MAX
         return min([self.next_round, *self.newcomers.values()]) - now
 
+    def take_due(self, now: float) -> list:
+        """Return the clients to look at now, each of them once."""
+        return list(dict.fromkeys(self.take_newcomers(now) + self.take_round(now)))
+
     def take_newcomers(self, now: float) -> list:
         """Return the newcomers whose look is due; each is next due at twice its present age."""
         due = [client for client, due_at in self.newcomers.items() if due_at <= now]
@@ -229,7 +233,7 @@ class Waiting:
         return next(iter(self.hosts[host]))
 
 
-OVERRUN_GROWTH = 0.02  # seconds by which a pass of the loop may overrun more than the last one
+BUSY_MAX = 0.04  # seconds between two readings, beyond the wait, that count: far below SILENCE
 
 
 class Clock:
@@ -238,21 +242,16 @@ class Clock:
     def __init__(self) -> None:
         """Start at 0 seconds."""
         self.now = 0.0
-        self.overrun = 0.0  # seconds that the last pass took beyond its wait
         self.stamp = logging.makeLogRecord({}).created
 
     def advance(self, wait: float) -> None:
-        """Set `now`, after a pass of the loop that has waited for `wait` seconds at most.
+        """Set `now`, after the loop has waited for `wait` seconds at most.
 
-        The stamps are wall-clock time, which may be set. A step back does not count. A pass that
-        takes long hardly does, since the clock was set or the process was stopped; but if passes
-        stay long, the log is slow to write, and they count in full.
+        The stamp is wall-clock time, which may be set. So a step back does not count, and a step
+        forward no more than the wait and BUSY_MAX; nor does the time for which we were stopped.
         """
-        stamp = logging.makeLogRecord({}).created
-        passed = max(stamp - self.stamp, 0.0)
-        self.now += min(passed, wait + self.overrun + OVERRUN_GROWTH)
-        self.overrun = max(passed - wait, 0.0)
-        self.stamp = stamp
+        before, self.stamp = self.stamp, logging.makeLogRecord({}).created
+        self.now += min(max(self.stamp - before, 0.0), wait + BUSY_MAX)
 
 
 BATCH = 16  # clients accepted in one pass of the loop, before the waiting ones are looked at
@@ -307,8 +306,7 @@ class Server:
         """Serve until KeyboardInterrupt. Raises OSError if the listener no longer listens."""
         while True:
             self.accept_clients()
-            self.look_at(self.waiting.take_newcomers(self.clock.now))
-            self.look_at(self.waiting.take_round(self.clock.now))
+            self.look_at(self.waiting.take_due(self.clock.now))
             self.report()
 
     def accept_clients(self) -> None:
@@ -316,19 +314,24 @@ class Server:
         wait = max(self.waiting.until_next(self.clock.now), SHORTEST_WAIT)
         for _ in range(BATCH):
             accepted = self.accept(wait)
-            if wait:  # only the first accept waits, and then the time is read
+            if wait:  # only the first accept waits
                 self.clock.advance(wait)
             if not accepted:
                 break
             self.begin(*accepted)
             wait = 0.0
+            if self.waiting.clients:  # their looks are due in time, however slow the log is
+                self.clock.advance(wait)
+                if self.clock.now >= self.waiting.next_round:
+                    break
 
     def accept(self, wait: float) -> "tuple | None":
         """Return the next connection as (socket, address); None if none comes in `wait` seconds.
 
         Raises OSError if the listening socket no longer listens.
         """
-        self.listener.settimeout(wait)
+        if self.listener.gettimeout() != wait:  # to set it is a system call
+            self.listener.settimeout(wait)
         try:
             return self.listener.accept()
         except NO_CLIENT:
@@ -483,8 +486,9 @@ def listen(ip: str, port: int) -> socket.socket:
 
 
 RED = "\033[31m{}\033[0m"
-# Runs of characters that repr() may escape; but for the spaces of French typography, which it does
-NOT_PLAIN = re.compile("[^ -~\xa0\u202f]+")
+# From a character that repr() may escape to the next that it escapes and we do not: a quote, a
+# backslash, the spaces of French typography
+NOT_PLAIN = re.compile("[^ -~\xa0\u202f][^'\\\\\xa0\u202f]*")
 
 
 def endpoint(ip: str, port: int) -> str:
@@ -661,7 +665,7 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
         a truncation would make ext4 flush the file, which is slow.
         """
         if not self.may_create:
-            open(self.baseFilename, "r+b", 0).close()  # raises if it is not there
+            open(self.baseFilename, "rb").close()  # raises if it is not there
         file = open(self.baseFilename, "ab", 0)
         self.may_empty = file.seekable() and not SPECIAL_FILES.match(self.baseFilename)
         readable = attempt(open, self.baseFilename, "a+b", 0) if self.may_empty else None
@@ -686,8 +690,10 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
             if self.stream is file:
                 file.truncate(0)
         written = self.stream.write(data)
-        if written != len(data):
-            self.stream.truncate(self.stream.seek(-written, 1))  # half a line
+        if written != len(data) and not self.may_empty:
+            self.stream.write(data[written:])  # a full pipe, after Ctrl-Z and fg
+        elif written != len(data):
+            self.stream.truncate(self.stream.seek(-written, 1))  # half a line, on a full disk
             raise OSError("Il n'y a plus de place")
         if failure:  # its warning is a line of this file too
             self.warn_once(f"La sauvegarde {printable(self.backup)} ne peut être écrite", failure)

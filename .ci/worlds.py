@@ -416,6 +416,20 @@ class Turns(unittest.TestCase):
         self.assertIn(newcomer, waiting.take_round(0.0))
         self.assertIn(newcomer, waiting.newcomers)
 
+    @each_seed
+    def test_no_client_is_looked_at_twice_in_one_pass(self, seed):
+        chance = random.Random(seed)
+        waiting, now = server.Waiting(), 0.0
+        for _ in range(100):
+            for _ in range(chance.choice([0, 1, 5])):
+                waiting.add(Waiter(chance.randrange(3)), now)
+            now += chance.choice([0.001, 0.005, waiting.until_next(now)])
+            newcomers = [each for each, due_at in waiting.newcomers.items() if due_at <= now]
+            looks = waiting.take_due(now)
+            self.assertEqual(len(set(looks)), len(looks))
+            self.assertLessEqual(set(newcomers), set(looks))
+            self.assertGreater(waiting.until_next(now), 0)
+
     def test_until_the_next_look_is_until_the_next_round_or_that_of_a_newcomer(self):
         waiting, _ = self.wait([3])
         waiting.take_round(5.0)
@@ -541,6 +555,10 @@ class World:
         """Do as a socket; on Windows a Ctrl-C waits for the end of a wait."""
         assert timeout <= 1
         self.timeout = timeout
+
+    def gettimeout(self):
+        """Do as a socket."""
+        return self.timeout
 
     def getsockopt(self, level, option):
         """Do as a socket that is asked whether it listens."""
@@ -903,17 +921,20 @@ class Loops(unittest.TestCase):
             for peers, most in ((ended, float(said.group(1))), (endless, float(said.group(2)))):
                 late = max(peer.replied - peer.at - 1.0 for peer in peers)
                 self.assertLess(late, most)
-                self.assertGreater(late, most / 2)
+                self.assertGreater(late, most * 0.4)
 
-    def test_time_does_not_fall_behind_where_the_log_is_slow(self):
-        world = World()
-        world.line = 0.005
-        for number in range(1000):
-            world.client(1.0 + number / 62, (0.0, b"meo\n"))
-        patient = [world.client(at / 10, (0.3, b"waf"), leaves=None) for at in range(20, 90, 5)]
-        world.run(12)
-        for peer in patient:
-            self.assertLess(peer.replied - peer.at - 0.5, 0.6)
+    def test_where_the_log_is_slow_no_message_ends_too_soon_and_none_much_too_late(self):
+        for burst, line, most in ((25, 0.005, 0.45), (5, 0.02, 1.25)):
+            world = World()
+            world.line = line
+            for number in range(600):
+                world.client(1.0 + number // burst / 2, (0.0, b"meo\n"))
+            patient = [world.client(2 + number * 0.437, (after, b"waf"), leaves=None)
+                       for number in range(12) for after in (0.0, 0.003, 0.02, 0.3)]
+            world.run(12)
+            late = [peer.replied - owed(peer.script)[1] for peer in patient]
+            self.assertGreaterEqual(min(late), 0.0)
+            self.assertLess(max(late), most)
 
     def test_clients_that_pour_keep_no_other_waiting(self):
         for piece in (b"x" * 4096, b"x" * 4095 + b"\n", b"x" * 1000):
