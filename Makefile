@@ -14,7 +14,7 @@ help:
 	@echo "make run-client   lance le client  (PORT=$(PORT) HOST=$(HOST))"
 	@echo "make test         lance les tests (PYTHON=$(PYTHON) ; T=Replies ne lance que ceux de ce nom)"
 	@echo "make worlds       simule des mondes (N=$(N), deux minutes ; N=50, cinq secondes ; SEED=123 en rejoue un)"
-	@echo "make bench        compare le serveur à d'autres (deux minutes)"
+	@echo "make bench        compare le serveur à d'autres (une minute et demie)"
 	@echo "make clean        efface d'ici les journaux et les caches de Python"
 
 run-server:

@@ -258,7 +258,7 @@ BATCH = 16  # clients accepted in one pass of the loop, before the waiting ones 
 EXCHANGE_MAX = 300.0  # seconds that a client may stay: time to look up what to type
 LONELY = 60.0  # seconds without a client before the log says so: its sentence speaks of a minute
 WARN_EVERY = 1.0  # seconds between two warnings of evictions and failed accepts
-WAITING_MAX = 10000  # clients, if there are descriptors for them: some 20 MB
+WAITING_MAX = 10000  # clients, if there are descriptors for them: some 15 MB
 RESERVE = 8  # descriptors that are kept free for everything else, such as the log's backup
 # What accept(2) raises when there is no client: none is in the queue, or it has already left
 NO_CLIENT = (BlockingIOError, socket.timeout, ConnectionError)

@@ -2594,7 +2594,7 @@ class Readme(Scene):
         stay = f"{server.EXCHANGE_MAX / 60:g} minutes"
         return (
             f"laisser passer le port {server.PORT} en TCP",
-            f"the message is {server.MESSAGE_MAX} bytes long",
+            f"if nothing more has come, or the {server.MESSAGE_MAX}th;",
             f"{server.SILENCE:g} s without another byte",
             f"whose round trip takes {server.SILENCE:g} s",
             f"be no longer than {client.MESSAGE_MAX} bytes in UTF-8",
@@ -2609,8 +2609,7 @@ class Readme(Scene):
             f"| 1 | the port is not from 0 to {server.PORT_MAX} |",
             "| 0 | Ctrl-C,", "| 2 | the port is not above 1024;", "| 3 | the address of `-l`",
             "| 4 | it cannot listen", f"| {server.LOG_REFUSED} | the file of `--log-file`",
-            f"| {client.INTERRUPTED} | | Ctrl-C",
-            f"Ctrl-C is {client.INTERRUPTED} and every failure 2",
+            f"| {client.INTERRUPTED} | (under `make`: Ctrl-C; and 2 is any failure) | Ctrl-C",
             "The exit code is 0 if it was answered", "exit code 4 |",
             f"at most {server.LOG_BYTES:,} bytes with one backup (`.{server.LOG_BACKUPS}`)",
             f"{24 * 60 * 60 / server.LONELY:.0f} lines a day",

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How server.py compares, side by side in one run: `make bench`, some two minutes.
+"""How server.py compares, side by side in one run: `make bench`, a minute and a half.
 
 Its peers are what one would write instead, with the same replies and the notes' logging; and, as
 the limit of what Python reaches on the same load, an accept loop with no log at all: that one waits
