@@ -38,11 +38,15 @@ UNREACHABLE = OSError, "Serveur injoignable ; vérifiez l'adresse, le réseau et
 CUT = "… (coupé)"  # the end of a text that is shown or logged in part
 
 
+class NoWord(ValueError):
+    """A message contains none of the words that it must contain."""
+
+
 def check_message(message: str) -> str:
     """Return `message` if it may be sent.
 
-    Raises TypeError if it is not a str, and ValueError if it is longer than MESSAGE_MAX bytes in
-    UTF-8, holds a line break, which could end it, or contains neither "waf" nor "meo".
+    Raises TypeError if it is not a str, ValueError if it is longer than MESSAGE_MAX bytes in UTF-8
+    or holds a line break, which could end it, and NoWord if it contains neither "waf" nor "meo".
     """
     if not isinstance(message, str):  # the notes' check: here all that is typed is a str
         raise TypeError("Le message doit être une chaîne de caractères.")
@@ -51,7 +55,7 @@ def check_message(message: str) -> str:
     if re.search(r"[\r\n]", message):
         raise ValueError("Le message ne doit pas contenir de retour à la ligne.")
     if not re.search(r"waf|meo", message):
-        raise ValueError("Le message doit contenir le mot 'waf' ou 'meo'.")
+        raise NoWord("Le message doit contenir le mot 'waf' ou 'meo'.")
     return message
 
 
@@ -266,7 +270,7 @@ def tell(error: Exception, args: argparse.Namespace, log: logging.Logger) -> Non
         first = error_line(lines[0])
     else:
         lines = [f"Une erreur est survenue: {explained(error)}."]  # the notes' words
-        if args.message is not None and isinstance(error, ValueError):
+        if isinstance(error, NoWord):
             lines.append(HINT)
         first = lines[0]
     for line in lines:

@@ -848,8 +848,8 @@ def parse(argv: "list | None") -> argparse.Namespace:
     add("--log-file", metavar="FICHIER",
         help="journal (par défaut {}, sinon {} dans le dossier courant)".format(*LOG_FILES))
     add("-v", "--verbosity", action="store_true",
-        help="écrit aussi les lignes DEBUG, soit la fin de chaque connexion et, si elle a été "
-             "rompue, pourquoi")
+        help="écrit aussi les lignes DEBUG (la fin de chaque connexion, et pourquoi si elle a été "
+             "rompue)")
     add("--version", action="version", version=f"%(prog)s {VERSION}",
         help="affiche la version et quitte")
     args = parser.parse_args(argv)
