@@ -767,9 +767,9 @@ def trouble(cause):
 
 
 CLOSED = trouble("Le serveur a fermé la connexion sans répondre.")
-NO_WORD = trouble(f"""Le message doit contenir le mot {WORDS}.
-Le mot s'écrit en minuscules ; l'adresse du serveur se donne avec -H et son port avec -p (-h montre \
-l'aide).""")
+NO_WORD = trouble(
+    f"Le message doit contenir le mot {WORDS}.\nLe mot s'écrit en minuscules ; l'adresse du "
+    "serveur se donne avec -H et son port avec -p (-h montre l'aide).")
 REFUSED = ("Cause : Aucun serveur n'écoute à cette adresse et sur ce port ; lancez le serveur, ou "
            f"corrigez -H ou -p ({os.strerror(errno.ECONNREFUSED)}).")
 BROKEN = f"Le serveur a rompu la connexion ; réessayez, ou lisez son journal ({RESET})."
