@@ -19,7 +19,7 @@ VERSION = "1.0"
 SILENCE = 0.5  # seconds that end a reply: a retransmitted segment takes some 0.2
 MESSAGE_MAX = 1024  # bytes in UTF-8: the notes' server reads no more
 REPLY_MAX = 2000  # bytes that are read and shown: escaped, they still fit the log as a line
-GREETING_MAX = 1 << 20  # bytes (1 MiB): a longer greeting is taken to be endless
+GREETING_MAX = 1 << 20  # bytes (1 MiB): what is longer is taken to be endless, and left unread
 QUESTION = "Que veux-tu envoyer au serveur : "
 CLOSED = "Le serveur a fermé la connexion sans répondre."
 CAUSES = (  # by class, since `errno` is not one of the five modules
@@ -46,11 +46,11 @@ def check_message(message: str) -> str:
     """Return `message` if it may be sent.
 
     Raises TypeError if it is not a str, ValueError if it is longer than MESSAGE_MAX bytes in UTF-8
-    or holds a line break, which could end it, and NoWord if it contains neither "waf" nor "meo".
+    or holds a line break, which could end it, and NoWord if it contains no word of the pattern.
     """
-    if not isinstance(message, str):  # the notes' check: here all that is typed is a str
+    if not isinstance(message, str):  # a program's own standard input may give bytes
         raise TypeError("Le message doit être une chaîne de caractères.")
-    if len(encode(message)) > MESSAGE_MAX:  # first: the word may be in what ask() did not read
+    if len(encode(message)) > MESSAGE_MAX:  # first: ask() cuts a long line, perhaps before its word
         raise ValueError(f"Le message ne doit pas dépasser {MESSAGE_MAX} octets en UTF-8.")
     if re.search(r"[\r\n]", message):
         raise ValueError("Le message ne doit pas contenir de retour à la ligne.")
@@ -65,7 +65,7 @@ def encode(message: str) -> bytes:
 
 
 def name_of(host: str) -> bytes:
-    """Return the name or address that `host` is, without the brackets of an endpoint.
+    """Return `host`, a name or an address, without the brackets of an endpoint.
 
     Raises ValueError if it can be neither: getaddrinfo(3) would take `*` for ::1, and Python
     full-width digits for digits. Raises LookupError where Python lacks the IDNA codec for a name.
@@ -93,10 +93,11 @@ def connect(host: str, port: int, timeout: float, log: logging.Logger) -> tuple:
     family = socket.AF_UNSPEC if socket.has_ipv6 else socket.AF_INET
     infos = socket.getaddrinfo(name_of(host), port, family, socket.SOCK_STREAM)
     for number, info in enumerate(infos):
-        share, before = timeout / (len(infos) - number), date()
-        # Not info[4][0], which lacks the interface since Python 3.7
-        ip, _ = socket.getnameinfo(info[4], socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
+        share = timeout / (len(infos) - number)
+        before = wall_clock()
         try:
+            # Not info[4][0], which lacks the interface since Python 3.7
+            ip, _ = socket.getnameinfo(info[4], socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
             # In bytes: no codec is needed
             return socket.create_connection((ip.encode(), port), share), printable(ip)
         except OSError as error:
@@ -170,7 +171,8 @@ def receive(connection: socket.socket, timeout: float, reply: bytearray) -> None
     left = timeout
     try:
         while left > 0.0:
-            wait, before = min(SILENCE, left), date()
+            wait = min(SILENCE, left)
+            before = wall_clock()
             connection.settimeout(wait)
             try:
                 piece = connection.recv(REPLY_MAX)
@@ -195,17 +197,17 @@ def receive(connection: socket.socket, timeout: float, reply: bytearray) -> None
     raise OSError(f"Le serveur n'a pas {done} en {timeout:g} s.")
 
 
-def date() -> float:
-    """Return the date in seconds, as logging stamps it on a record, for want of `time`."""
+def wall_clock() -> float:
+    """Return the wall-clock time in seconds, as logging stamps it: we may not import `time`."""
     return logging.makeLogRecord({}).created
 
 
 def elapsed(before: float, wait: float) -> float:
-    """Return the seconds since `before`, a date(), of a wait that took `wait` seconds at most.
+    """Return the seconds since `before`, by wall_clock(), of a wait of `wait` seconds at most.
 
-    If the date was set meanwhile, it counts for nothing, or for the whole wait.
+    If the clock has been set back meanwhile that is 0, and if forward at most `wait`.
     """
-    return min(max(date() - before, 0.0), wait)
+    return min(max(wall_clock() - before, 0.0), wait)
 
 
 def explained(error: Exception, *more: tuple) -> str:
@@ -229,8 +231,8 @@ class NoConnection(Exception):
 def exchange(args: argparse.Namespace, log: logging.Logger) -> None:
     """Carry out one exchange as `args` (from `parse`) say, and show what comes of it.
 
-    Raises NoConnection, ValueError if the message may not be sent, and OSError if no reply comes,
-    or not all of it, or it cannot be shown.
+    Raises NoConnection, TypeError or ValueError if the message may not be sent, and OSError if no
+    reply comes, or not all of it, or it cannot be shown.
     """
     message = args.message
     if message is not None:
@@ -283,8 +285,8 @@ def tell(error: Exception, args: argparse.Namespace, log: logging.Logger) -> Non
 
 
 RED = "\033[31m{}\033[0m"
-# From a character that repr() may escape to the next that it escapes and we do not: a quote, a
-# backslash, the spaces of French typography
+# From a character that repr() may escape up to the next one that it would escape and we do not: a
+# quote, a backslash, or a space of French typography
 NOT_PLAIN = re.compile("[^ -~\xa0\u202f][^'\\\\\xa0\u202f]*")
 
 
@@ -422,7 +424,7 @@ class OutputMixin:
             self.warn_once(f"{self.label} ne fonctionne plus", error)
 
     def recover(self) -> None:
-        """Do what the next line needs after a write that failed: by default nothing."""
+        """Prepare for the next line after a write has failed; a console needs nothing."""
 
     def warn_once(self, what: str, error: Exception) -> None:
         """Log that `what` has failed with `error`, once a run."""
@@ -458,8 +460,8 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
         """Return the file, opened in bytes and with no buffer.
 
         It is first opened only to write, so that we never become the reader of a pipe; then, if it
-        may be emptied, to read too, and is kept so: to close another descriptor, for reading, after
-        a truncation would make ext4 flush the file, which is slow.
+        may be emptied, to read too. It stays open for both: if another descriptor were closed after
+        a truncation, ext4 would flush the file, which is slow.
         """
         if not self.may_create:
             open(self.baseFilename, "rb").close()  # raises if it is not there
@@ -477,7 +479,8 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
         Raises OSError if the line cannot be written. Ctrl-C at worst leaves the same lines in both
         files, and the end of an older backup.
         """
-        data, failure = line.encode(self.encoding), None
+        data = line.encode(self.encoding)
+        failure = None
         if not self.stream:  # it has failed
             self.stream = self._open()
             self._statstream()
@@ -496,7 +499,7 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
             self.warn_once(f"La sauvegarde {printable(self.backup)} ne peut être écrite", failure)
 
     def back_up(self) -> "OSError | None":
-        """Overwrite the backup with the newest bytes of the file; return why that fails, if so."""
+        """Overwrite the backup with the newest bytes of the file; return the error if it fails."""
         try:
             self.stream.seek(max(self.stream.seek(0, 2) - self.maxBytes, 0))
             newest = self.stream.read()
@@ -700,12 +703,20 @@ def main(argv: "list | None" = None) -> int:
     return 0
 
 
+def die_of_interrupt(stock=sys.excepthook) -> None:
+    """Raise a KeyboardInterrupt of which `stock`, the hook, prints no traceback."""
+    def hook(kind: type, *rest) -> None:
+        sys.excepthook = stock
+        if kind is not KeyboardInterrupt:
+            stock(kind, *rest)
+    sys.excepthook = hook
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
     status = main()
     if status == INTERRUPTED and sys.version_info >= (3, 8) and sys.platform != "win32":
-        # A shell ends its script or loop only for a program that SIGINT has ended, and so Python
-        # ends of an interrupt that nobody catches (bpo-1054041); the hook would print a traceback
-        stock = sys.excepthook
-        sys.excepthook = lambda kind, *rest: kind is KeyboardInterrupt or stock(kind, *rest)
-        raise KeyboardInterrupt
+        # A shell ends its loop only if SIGINT has killed the program, and an interrupt that nobody
+        # catches makes Python end like that (bpo-1054041)
+        die_of_interrupt()
     sys.exit(status)

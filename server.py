@@ -248,7 +248,8 @@ class Clock:
         """Set `now`, after the loop has waited for `wait` seconds at most.
 
         The stamp is wall-clock time, which may be set. So a step back does not count, and a step
-        forward no more than the wait and BUSY_MAX; nor does the time for which we were stopped.
+        forward no more than the wait and BUSY_MAX, by which it may end a silence too soon; nor does
+        the time for which we were stopped.
         """
         before, self.stamp = self.stamp, logging.makeLogRecord({}).created
         self.now += min(max(self.stamp - before, 0.0), wait + BUSY_MAX)
@@ -486,8 +487,8 @@ def listen(ip: str, port: int) -> socket.socket:
 
 
 RED = "\033[31m{}\033[0m"
-# From a character that repr() may escape to the next that it escapes and we do not: a quote, a
-# backslash, the spaces of French typography
+# From a character that repr() may escape up to the next one that it would escape and we do not: a
+# quote, a backslash, or a space of French typography
 NOT_PLAIN = re.compile("[^ -~\xa0\u202f][^'\\\\\xa0\u202f]*")
 
 
@@ -625,7 +626,7 @@ class OutputMixin:
             self.warn_once(f"{self.label} ne fonctionne plus", error)
 
     def recover(self) -> None:
-        """Do what the next line needs after a write that failed: by default nothing."""
+        """Prepare for the next line after a write has failed; a console needs nothing."""
 
     def warn_once(self, what: str, error: Exception) -> None:
         """Log that `what` has failed with `error`, once a run."""
@@ -661,8 +662,8 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
         """Return the file, opened in bytes and with no buffer.
 
         It is first opened only to write, so that we never become the reader of a pipe; then, if it
-        may be emptied, to read too, and is kept so: to close another descriptor, for reading, after
-        a truncation would make ext4 flush the file, which is slow.
+        may be emptied, to read too. It stays open for both: if another descriptor were closed after
+        a truncation, ext4 would flush the file, which is slow.
         """
         if not self.may_create:
             open(self.baseFilename, "rb").close()  # raises if it is not there
@@ -680,7 +681,8 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
         Raises OSError if the line cannot be written. Ctrl-C at worst leaves the same lines in both
         files, and the end of an older backup.
         """
-        data, failure = line.encode(self.encoding), None
+        data = line.encode(self.encoding)
+        failure = None
         if not self.stream:  # it has failed
             self.stream = self._open()
             self._statstream()
@@ -699,7 +701,7 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
             self.warn_once(f"La sauvegarde {printable(self.backup)} ne peut être écrite", failure)
 
     def back_up(self) -> "OSError | None":
-        """Overwrite the backup with the newest bytes of the file; return why that fails, if so."""
+        """Overwrite the backup with the newest bytes of the file; return the error if it fails."""
         try:
             self.stream.seek(max(self.stream.seek(0, 2) - self.maxBytes, 0))
             newest = self.stream.read()

@@ -2013,7 +2013,7 @@ class ClientConnects(Scene):
             return address
         with unittest.mock.patch("socket.getaddrinfo", look_up), \
                 unittest.mock.patch("socket.create_connection") as connecting, \
-                unittest.mock.patch("client.date", lambda: now[0]):
+                unittest.mock.patch("client.wall_clock", lambda: now[0]):
             client.connect("bs", 2000, 12.0, unittest.mock.Mock())
         self.assertEqual(connecting.call_args[0][1], 12.0)
 
@@ -2029,7 +2029,7 @@ class ClientConnects(Scene):
         addresses = socket.getaddrinfo("127.0.0.1", 2000, 0, socket.SOCK_STREAM) * 3
         with unittest.mock.patch("socket.getaddrinfo", return_value=addresses), \
                 unittest.mock.patch("socket.create_connection", refuse), \
-                unittest.mock.patch("client.date", lambda: now[0]):
+                unittest.mock.patch("client.wall_clock", lambda: now[0]):
             self.assertRaises(ConnectionRefusedError,
                               client.connect, "bs", 2000, 12.0, unittest.mock.Mock())
         return [round(share, 3) for share in shares]
@@ -2616,6 +2616,7 @@ class Readme(Scene):
             "| 4 | it cannot listen", f"| {server.LOG_REFUSED} | the file of `--log-file`",
             f"| {client.INTERRUPTED} | Ctrl-C under `make`, which makes 2 of every failure |",
             "The exit code is 0 if it was answered", "exit code 4 |",
+            f"{LINES} INFO lines an exchange".replace("3", "three"),
             f"at most {server.LOG_BYTES:,} bytes with one backup (`.{server.LOG_BACKUPS}`)",
             f"{24 * 60 * 60 / server.LONELY:.0f} lines a day",
             f"it has stayed for {stay}", f"A client may stay for {stay}.",
@@ -2646,6 +2647,7 @@ class Readme(Scene):
 
     def test_what_the_log_keeps_is_what_readme_says(self):
         line = len(EXCHANGE) * 20 + sum(len(f"{text}\n".encode()) for text in EXCHANGE)
+        # One file, if it has just been emptied, to both; some lines are longer
         self.assertIn(server.LOG_BYTES // line, range(45, 51))
         lonely = 20 + len("WARN Aucun client depuis plus de une minute.\n")
         self.assertIn(server.LOG_BYTES // lonely * server.LONELY, range(2 * 3600, 3 * 3600))
@@ -2671,7 +2673,7 @@ class Readme(Scene):
         for script in (server, client):
             text = run(command(script.__name__, ["-h"]), self.folder).text
             for option in re.findall(r"--[\w-]+", text):
-                self.assertIn(f"`{option}`", self.readme)
+                self.assertTrue(f"`{option}`" in self.readme, option)
 
     @unittest.skipUnless(shutil.which("bash"), "no bash")
     def test_the_other_clients_that_readme_shows_get_their_reply(self):

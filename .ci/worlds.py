@@ -41,6 +41,7 @@ ROUND = 0.02  # seconds
 RESERVE = 8  # descriptors
 BYTE = 1e-8  # seconds that one takes to be read, from a client that pours on a machine of two cores
 PASS_MAX = 0.02  # seconds that a pass of the loop may take
+LINES = 3  # of INFO, that an exchange has
 LATE = 3 * (ROUND + PASS_MAX)  # seconds: looks for a byte, for its silence and for the end of that
 SEEDS = ([int(os.environ["SEED"])] if os.environ.get("SEED")
          else range(int(os.environ.get("N") or 25)))
@@ -313,6 +314,7 @@ class Exchanges(unittest.TestCase):
 
     def test_what_the_log_says_is_what_was_said(self):
         lines = self.play([(0.0, b"\xff\x1b[2J wa"), (0.1, b"f\r\r\nmeo")]).lines
+        self.assertEqual(len(lines), LINES)
         self.assertEqual(lines, ["Un client 192.0.2.1 s'est connecté.",
                                  r'Le client 192.0.2.1 a envoyé "\xff\x1b[2J waf\r".',
                                  'Réponse envoyée au client 192.0.2.1 : "ptdr t ki".'])
@@ -924,9 +926,9 @@ class Loops(unittest.TestCase):
                 self.assertGreater(late, most * 0.4)
 
     def test_where_the_log_is_slow_no_message_ends_too_soon_and_none_much_too_late(self):
-        for burst, line, most in ((25, 0.005, 0.45), (5, 0.02, 1.25)):
+        for burst, seconds, most in ((25, 0.015, 0.5), (5, 0.06, 1.3)):
             world = World()
-            world.line = line
+            world.line = seconds / LINES
             for number in range(600):
                 world.client(1.0 + number // burst / 2, (0.0, b"meo\n"))
             patient = [world.client(2 + number * 0.437, (after, b"waf"), leaves=None)
