@@ -703,8 +703,10 @@ def main(argv: "list | None" = None) -> int:
     return 0
 
 
-def die_of_interrupt(stock=sys.excepthook) -> None:
-    """Raise a KeyboardInterrupt of which `stock`, the hook, prints no traceback."""
+def die_of_interrupt() -> None:
+    """Raise a KeyboardInterrupt that shows no traceback if nobody catches it."""
+    stock = sys.excepthook
+
     def hook(kind: type, *rest) -> None:
         sys.excepthook = stock
         if kind is not KeyboardInterrupt:
