@@ -11,7 +11,7 @@ separately:
   nothing to read it yields, and the next look (`Client.look`) carries it on from there.
 - `Waiting`: the scheduler of the clients that are not done: which of them are looked at now, and
   which is evicted when there is no room.
-- `Server.run`: the event loop, in five lines. Between two passes it sleeps in accept(2).
+- `Server.run`: the event loop, in four lines. Between two passes it sleeps in accept(2).
 
 See also tcp(7), accept(2), and RFC 1288 (finger), an exchange of the same shape: connect, one
 line, one answer, close.
@@ -199,7 +199,10 @@ class Waiting:
         return min([self.next_round, *self.newcomers.values()]) - now
 
     def take_due(self, now: float) -> list:
-        """Return the clients to look at now, each of them once."""
+        """Return the clients to look at now, each of them once.
+
+        A second look would be given a time that may be older than what the first one has read.
+        """
         return list(dict.fromkeys(self.take_newcomers(now) + self.take_round(now)))
 
     def take_newcomers(self, now: float) -> list:
