@@ -1608,6 +1608,9 @@ class NoClientWaits(Scene):
         refusal = "ERROR Impossible de démarrer : Il ne reste aucun descripteur pour un client."
         self.assertIn([refusal], [bs.lines for bs in started])
 
+    def test_on_windows_descriptors_are_not_counted(self):
+        self.serve(first=f"{WINDOWS}\n{limited(12)}").exchange()
+
     def test_it_sleeps_while_no_client_is_there(self):
         bs = self.serve(constants={"SLEEP_MAX": NEVER})
         for connection in bs.connect_many(20):
@@ -2391,7 +2394,7 @@ class OtherSystems(unittest.TestCase):
             then = f"import sys, unittest\nsys.platform = 'other'\n{hidden}\n" \
                    "unittest.main('test_bs', argv=['test_bs'])"
             ended = run([sys.executable, "-c", then], HERE)
-            self.assertEqual(ended.code, 0)
+            self.assertIn(ended.code, (0, 5))  # 3.12.1 calls a run in which all is skipped empty
             self.assertIn("skipped=1", ended.console)
             self.assertNotIn("Traceback", ended.console)
 

@@ -737,6 +737,10 @@ class Loops(unittest.TestCase):
             with self.assertRaisesRegex(OSError, "^Il ne reste aucun descripteur pour un client"):
                 world.run(1)
             self.assertFalse(world.open)
+        world = World(descriptors=RESERVE + 1)
+        lone = world.client(1.0, (0.5, b"waf\n"))
+        world.run(3)
+        self.assertEqual(lone.replies, [WAF.encode()])
 
     def test_a_limit_that_is_lowered_costs_a_crowd_its_places_and_no_honest_client_its_reply(self):
         world = World(descriptors=200)
