@@ -306,6 +306,15 @@ class Process:
         return len(os.listdir(f"/proc/{self.popen.pid}/fd"))
 
 
+def waits(pid):
+    """Return True if the process `pid` waits for something in the kernel: proc(5).
+
+    A Ctrl-C that comes just before is noticed by Python only when the wait is over.
+    """
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0] == "S"
+
+
 def next_of(descriptor, count=65536):
     """Return the next `count` bytes, or what there is of them."""
     if not select.select([descriptor], [], [], TIMEOUT)[0]:
@@ -1828,7 +1837,8 @@ class ClientAsks(Scene):
         self.assertEqual(self.ask(self.serve(), "x" * 1021 + "waf").text, answered(WAF))
 
     def interrupt(self, popen):
-        """Send Ctrl-C to the client `popen` and check how it ends."""
+        """Send Ctrl-C to the client `popen`, once it waits, and check how it ends."""
+        self.wait_for(lambda: waits(popen.pid))
         popen.send_signal(signal.SIGINT)
         # A shell calls both 130
         code = -signal.SIGINT if sys.version_info >= (3, 8) else 130
@@ -1844,6 +1854,7 @@ class ClientAsks(Scene):
         self.interrupt(popen)
 
     @unittest.skipUnless(shutil.which("bash") and shutil.which("setsid"), "no bash or no setsid")
+    @unittest.skipUnless(os.path.exists(f"/proc/self/task/{os.getpid()}/children"), "no children")
     @unittest.skipIf(sys.version_info < (3, 8), "Python exits with 130, as one that handles Ctrl-C")
     def test_ctrl_c_ends_the_loop_around_it_too(self):
         for loop in ("for i in 1 2 3; do {}; done", "while true; do {}; done"):
@@ -1853,7 +1864,10 @@ class ClientAsks(Scene):
             terminal = Terminal(["setsid", "-c", "bash", "-c", line, "bash", *argv,
                                  "-p", str(port), "--log-file", self.client_log], self.folder)
             self.addCleanup(terminal.popen.kill)
-            code, screen = terminal.expect(QUESTION).type(b"\x03").end()
+            terminal.expect(QUESTION)
+            children = f"/proc/{terminal.popen.pid}/task/{terminal.popen.pid}/children"
+            self.wait_for(lambda path=children: waits(self.read(path).strip()))
+            code, screen = terminal.type(b"\x03").end()
             self.assertEqual((screen.count(QUESTION), "after" in screen), (1, False), screen)
             self.assertIn(code, (-signal.SIGINT, 130))
 
@@ -1877,6 +1891,7 @@ except (KeyboardInterrupt, SystemExit) as end:
             text = b""
             while not text.endswith(QUESTION.encode()):
                 text += next_of(popen.stdout.fileno(), 1) or self.fail(f"no question after {text}")
+            self.wait_for(lambda: waits(popen.pid))
             popen.send_signal(signal.SIGINT)
             self.assertEqual(next_of(popen.stdout.fileno()), b"130\n")
         code, text, console = finish(popen)
