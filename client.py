@@ -281,7 +281,7 @@ def tell(error: Exception, args: argparse.Namespace, log: logging.Logger) -> Non
         attempt(say, "\n".join([first, *lines[1:], ""]), sys.stderr)
 
 
-# From here to `integer` line for line as in server.py: each file runs alone
+# From here to `integer` all is line for line as in server.py: each file runs alone
 
 
 RED = "\033[31m{}\033[0m"
@@ -450,7 +450,7 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
     may_create = True  # whether the next opening may make the file
 
     def __init__(self, path: str) -> None:
-        """Open the file at `path` to append to. Raises OSError or ValueError if that cannot be."""
+        """Open the file at `path` to append to. Raises OSError or ValueError if that fails."""
         super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, encoding="utf-8")
         self._statstream()  # so that reopenIfNeeded knows the file
         self.label = f"Le journal {printable(self.baseFilename)}"
@@ -537,7 +537,7 @@ class Console(OutputMixin, logging.StreamHandler):
         self.coloured = is_coloured(self.stream)
 
     def write(self, line: str) -> None:
-        """Write `line`. Raises OSError or ValueError if that cannot be."""
+        """Write `line`. Raises OSError or ValueError if that fails."""
         if self.coloured:
             day, time, level, message = line.split(" ", 3)
             line = f"{day} {time} {COLOURS.get(level, level)} {message}"
@@ -599,8 +599,8 @@ class Log:
 class Parser(argparse.ArgumentParser):
     """An argparse parser that prints in any locale, and is silent if a stream is closed.
 
-    A typographic dash begins an option too, an unknown one: or « –p 2000 waf », copied from a word
-    processor, would be a message.
+    A typographic dash begins an option too, an unknown one: otherwise « –p 2000 waf », copied from
+    a word processor, would be taken for a message.
     """
 
     def __init__(self, description: str) -> None:

@@ -4,14 +4,14 @@
 It imports five modules and no others: those of the exercise that it grew out of ("the notes"
 below). So there are no threads, and no `select` to tell which client has spoken: it polls each of
 them again and again, and calls one such poll a look. In your own server use `selectors`: that
-replaces the rounds of looks, but then each deadline needs a timer. Its three parts can be read
-separately:
+replaces the rounds of looks, but then each deadline needs a timer. Three parts of this file can be
+read separately, and the log is a fourth:
 
 - `exchange`: what happens to one client, from top to bottom. It never blocks: where there is
   nothing to read it yields, and the next look (`Client.look`) carries it on from there.
 - `Waiting`: the scheduler of the clients that are not done: which of them are looked at now, and
   which is evicted when there is no room.
-- `Server.run`: the event loop, in four lines. Between two passes it sleeps in accept(2).
+- `Server.run`: the event loop, in four lines. Each pass begins with a wait for a client.
 
 See also tcp(7), accept(2), and RFC 1288 (finger), an exchange of the same shape: connect, one
 line, one answer, close.
@@ -25,16 +25,16 @@ import sys
 
 VERSION = "1.0"
 
-REPLIES = (  # the first row whose word is in the message wins; the empty word always is
+REPLIES = (  # the first row whose word is in the message wins; "" always matches
     ("meo", "Meo à toi confrère."),
     ("waf", "ptdr t ki"),
     ("", "Mes respects humble humain."),
 )
 DECISIVE = REPLIES[0][0].encode()  # once it is there, no later byte can change the reply
 MESSAGE_MAX = 1024  # bytes that count: the notes' recv(1024)
-CHUNK = 1 << 12  # bytes per recv(2): so few that even 500 of them take less than a round
+CHUNK = 1 << 12  # bytes per recv(2): small enough that 500 of them fit into a round
 SILENCE = 0.2  # seconds: the inter-byte timer (VTIME, termios(3)) of a message with no other end
-LINGER = 2.0  # seconds of silence that end a lingering close: what is under way has arrived by then
+LINGER = 2.0  # seconds of silence that end a lingering close: what is in flight arrives by then
 NEVER = float("inf")  # seconds of silence: the first byte may take any time
 
 
@@ -49,8 +49,9 @@ def exchange(connection: socket.socket, ip: str, log: logging.Logger):
     """Carry out the exchange with the client at `ip`, from its `connection` to its end.
 
     A generator, whose state is the line at which it stands: awaiting the first byte, receiving, or
-    lingering. It yields where there is nothing to read, and is sent the time (seconds) of the look
-    that carries it on. Once begun, it closes the connection however it ends, even by close().
+    lingering. It yields when a look has read what there is, or enough, and is sent the time
+    (seconds) of the look that carries it on. Once begun, it closes the connection however it ends,
+    even by close().
     """
     try:
         connection.setblocking(False)
@@ -61,7 +62,7 @@ def exchange(connection: socket.socket, ip: str, log: logging.Logger):
         text = message.decode("utf-8", "backslashreplace")
         reply = reply_to(text)
         log.info('Le client %s a envoyé "%s".', ip, printable(text))
-        connection.send(reply.encode("utf-8"))  # it fits any send buffer, so it never blocks
+        connection.send(reply.encode("utf-8"))  # all of it: it fits any send buffer
         # A lingering close: to close while the client still sends would reset the connection, and
         # the reply might be lost (RFC 1122, 4.2.2.13). So we half-close, and wait for its end.
         connection.shutdown(socket.SHUT_WR)
@@ -98,8 +99,8 @@ def receive(connection: socket.socket):
 def read(connection: socket.socket, silence: float):
     """Return the bytes that come next; b"" at the end of the stream, or after `silence` seconds.
 
-    A generator like `exchange`. The silence counts from the next look: the time of this one may be
-    older than the last byte. Raises OSError if the client resets the connection.
+    A generator like `exchange`. The silence counts from the next look: the time of this one may
+    predate the last byte. Raises OSError if the client resets the connection.
     """
     began, waited = None, 0.0
     while True:
@@ -122,7 +123,7 @@ class Client:
     def __init__(self, connection: socket.socket, ip: str, log: logging.Logger) -> None:
         """Take the accepted socket, the address at its other end, and the log."""
         self.ip = ip
-        # Whose client it is: an IPv4 address, or the /64 of an IPv6 one (RFC 6177)
+        # Whose client it is: an IPv4 address, or the /64 of an IPv6 one (RFC 4291)
         self.host = ip
         if ":" in ip:
             self.host = socket.inet_pton(socket.AF_INET6, ip.partition("%")[0])[:8]
@@ -251,8 +252,8 @@ class Clock:
         """Set `now`, after the loop has waited for `wait` seconds at most.
 
         The stamp is wall-clock time, which may be set. So a step back does not count, and a step
-        forward no more than the wait and BUSY_MAX, by which it may end a silence too soon; nor does
-        the time for which we were stopped.
+        forward, or a time for which we were stopped, no more than the wait and BUSY_MAX: a silence
+        may end early by that much.
         """
         before, self.stamp = self.stamp, logging.makeLogRecord({}).created
         self.now += min(max(self.stamp - before, 0.0), wait + BUSY_MAX)
@@ -260,7 +261,7 @@ class Clock:
 
 BATCH = 16  # clients accepted in one pass of the loop, before the waiting ones are looked at
 EXCHANGE_MAX = 300.0  # seconds that a client may stay: time to look up what to type
-LONELY = 60.0  # seconds without a client before the log says so: its sentence speaks of a minute
+LONELY = 60.0  # seconds without a client before the log says so: the message says one minute
 WARN_EVERY = 1.0  # seconds between two warnings of evictions and failed accepts
 WAITING_MAX = 10000  # clients, if there are descriptors for them: some 15 MB
 RESERVE = 8  # descriptors that are kept free for everything else, such as the log's backup
@@ -285,7 +286,7 @@ class Server:
         self.accept_error = None  # why accept(2) failed, until the log has said it
         self.evicted = []  # the addresses of the evicted clients, until the log has said it
         self.last_warn = 0.0  # when report() last called flush_warnings() (seconds)
-        # To sleep without `time`, since nothing ever comes to it; some sandboxes forbid it
+        # A socket that never receives, to sleep without `time`; None where a sandbox forbids UDP
         self.sleeper = attempt(socket.socket, listener.family, socket.SOCK_DGRAM)
         self.room = WAITING_MAX  # how many clients may wait
         if sys.platform != "win32":  # it has no such limit, and counting is slow there
@@ -324,7 +325,7 @@ class Server:
                 break
             self.begin(*accepted)
             wait = 0.0
-            if self.waiting.clients:  # their looks are due in time, however slow the log is
+            if self.waiting.clients:  # a slow log must not delay the looks that are due
                 self.clock.advance(wait)
                 if self.clock.now >= self.waiting.next_round:
                     break
@@ -425,7 +426,7 @@ class Server:
 
 IPPROTO_IPV6 = 41  # everywhere (IANA); on Windows `socket` has no name for it before Python 3.8
 BACKLOG = 65535  # connections that the kernel queues; each system cuts it to its own limit
-RECEIVE_BUFFER = 1 << 14  # bytes: a message is short, and whoever pours holds no more than this
+RECEIVE_BUFFER = 1 << 14  # bytes (doubled by Linux): a message is short, and some clients pour
 
 
 def address_of(text: str) -> str:
@@ -486,7 +487,7 @@ def listen(ip: str, port: int) -> socket.socket:
     return listener
 
 
-# From here to `integer` line for line as in client.py: each file runs alone
+# From here to `integer` all is line for line as in client.py: each file runs alone
 
 
 RED = "\033[31m{}\033[0m"
@@ -655,7 +656,7 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
     may_create = True  # whether the next opening may make the file
 
     def __init__(self, path: str) -> None:
-        """Open the file at `path` to append to. Raises OSError or ValueError if that cannot be."""
+        """Open the file at `path` to append to. Raises OSError or ValueError if that fails."""
         super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, encoding="utf-8")
         self._statstream()  # so that reopenIfNeeded knows the file
         self.label = f"Le journal {printable(self.baseFilename)}"
@@ -742,7 +743,7 @@ class Console(OutputMixin, logging.StreamHandler):
         self.coloured = is_coloured(self.stream)
 
     def write(self, line: str) -> None:
-        """Write `line`. Raises OSError or ValueError if that cannot be."""
+        """Write `line`. Raises OSError or ValueError if that fails."""
         if self.coloured:
             day, time, level, message = line.split(" ", 3)
             line = f"{day} {time} {COLOURS.get(level, level)} {message}"
@@ -804,8 +805,8 @@ class Log:
 class Parser(argparse.ArgumentParser):
     """An argparse parser that prints in any locale, and is silent if a stream is closed.
 
-    A typographic dash begins an option too, an unknown one: or « –p 2000 waf », copied from a word
-    processor, would be a message.
+    A typographic dash begins an option too, an unknown one: otherwise « –p 2000 waf », copied from
+    a word processor, would be taken for a message.
     """
 
     def __init__(self, description: str) -> None:
