@@ -1898,6 +1898,13 @@ except (KeyboardInterrupt, SystemExit) as end:
         self.assertEqual((code, text), (1, ""))
         self.assertRegex(console, "(?s)^\n\nTraceback .*AttributeError: [^\n]*seen")
 
+    def test_the_hook_that_says_nothing_of_ctrl_c_says_nothing_once(self):  # as in python -i
+        with unittest.mock.patch("sys.excepthook") as stock:
+            self.assertRaises(KeyboardInterrupt, client.die_of_interrupt)
+            sys.excepthook(KeyboardInterrupt, None, None)
+            stock.assert_not_called()
+            self.assertIs(sys.excepthook, stock)
+
     def leaving(self, *steps):
         """Return how a client Ended whose server takes `steps` and leaves while it asks."""
         asked = threading.Event()
