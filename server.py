@@ -523,11 +523,6 @@ def reason(error: Exception) -> str:
     return text[:1].upper() + text[1:].rstrip(".")
 
 
-def escaped(text: str, encoding: str) -> str:
-    """Return `text` with escapes for the characters that `encoding` lacks."""
-    return text.encode(encoding, "backslashreplace").decode(encoding)
-
-
 def say(text: str, stream) -> None:
     """Write `text` to `stream`, a standard one, with escapes for what it cannot encode.
 
@@ -539,9 +534,9 @@ def say(text: str, stream) -> None:
         stream.write(text)
     except UnicodeEncodeError:
         try:
-            stream.write(escaped(text, stream.encoding))
+            stream.write(text.encode(stream.encoding, "backslashreplace").decode(stream.encoding))
         except (AttributeError, LookupError, TypeError, ValueError):  # a substitute stream
-            stream.write(escaped(text, "ascii"))
+            stream.write(text.encode("ascii", "backslashreplace").decode("ascii"))
     stream.flush()
 
 
@@ -658,7 +653,6 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
     def __init__(self, path: str) -> None:
         """Open the file at `path` to append to. Raises OSError or ValueError if that fails."""
         super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, encoding="utf-8")
-        self._statstream()  # so that reopenIfNeeded knows the file
         self.label = f"Le journal {printable(self.baseFilename)}"
         self.backup = f"{self.baseFilename}.{self.backupCount}"
 
@@ -677,7 +671,9 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
         if readable:
             attempt(file.close)
         self.may_create = True
-        return readable or file
+        self.stream = readable or file
+        self._statstream()  # so that reopenIfNeeded knows the file
+        return self.stream
 
     def write(self, line: str) -> None:
         """Append `line`; if it would not fit, first empty the file, even if its backup fails.
@@ -686,12 +682,9 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
         files, and the end of an older backup.
         """
         data = line.encode(self.encoding)
-        failure = None
-        if not self.stream:  # it has failed
-            self.stream = self._open()
-            self._statstream()
-        if self.may_empty and self.stream.seek(0, 2) + len(data) > self.maxBytes:
-            failure, file = self.back_up(), self.stream
+        failure, file = None, self.stream or self._open()  # anew, once it has failed
+        if self.may_empty and file.seek(0, 2) + len(data) > self.maxBytes:
+            failure = self.back_up()
             self.reopenIfNeeded()  # the name may lead to another file by now, or to none
             if self.stream is file:
                 file.truncate(0)
