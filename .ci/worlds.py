@@ -919,9 +919,9 @@ class Loops(unittest.TestCase):
             for _ in range(9800):
                 world.client(1.0, ip=ip)
             new, ended, endless = [
-                [world.client(3 + number * 0.0931, (after, text), ip=ip) for number in range(20)]
+                [world.client(1.5 + number * 0.0731, (after, text), ip=ip) for number in range(20)]
                 for after, text in ((0.0, b"waf\n"), (1.0, b"waf\n"), (1.0, b"waf"))]
-            world.run(8)
+            world.run(5.5)
             self.assertLess(max(peer.replied - peer.at for peer in new), 0.02)
             for peers, most in ((ended, float(said.group(1))), (endless, float(said.group(2)))):
                 late = max(peer.replied - peer.at - 1.0 for peer in peers)
