@@ -608,13 +608,13 @@ class World:
         """Do as a socket. In a wait, the end of the world is a Ctrl-C."""
         self.takes_time()
         self.accepts += 1
-        if self.now >= self.until:
-            raise KeyboardInterrupt
         if self.now >= self.killed:
             raise OSError(22, "no listener")
         came = self.next_arrival()
         if self.timeout:  # poll(2) looks at the queue alone
             self.now += min(max(came - self.now, 0.0), self.timeout)
+            if self.now >= self.until:
+                raise KeyboardInterrupt
             if came > self.now:
                 raise socket.timeout
         if self.full():  # accept(2) first wants a descriptor
