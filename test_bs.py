@@ -519,6 +519,21 @@ class Scene(unittest.TestCase):
                 break
         return bs
 
+    def serve_unheard(self, *wrap, **streams):
+        """Have a server that `wrap` runs, and whose console is in `streams`, answer three clients
+        and end with Ctrl-C; return the lines of its log without their dates."""
+        port = free_port()
+        argv = [*wrap, *command("server", ["-p", str(port), "--log-file", self.log_file])]
+        with ending(spawn(argv, self.folder, {}, start_new_session=True, **streams)) as popen:
+            self.wait_for(lambda: os.path.exists(self.log_file) and
+                          "Journal" in self.read(self.log_file))
+            for _ in range(3):
+                Connection(port).send(b"meo\n").expect(MEO)
+            self.wait_for(lambda: self.read(self.log_file).count(EXCHANGE[-1]) == 3)
+            popen.send_signal(signal.SIGINT)
+            self.assertEqual(popen.wait(TIMEOUT), 0)
+        return [line[20:] for line in self.kept()]
+
     def start(self, argv, port, folder=None, changes=(), **popen):
         """Run the server's `argv` and return its Process once it has said a line, or has ended."""
         bs = Process(argv, folder or self.folder, port, dict(changes), **popen)
@@ -714,15 +729,11 @@ class CommandLines(Scene):
                 self.assertRegex(" ".join(text.split()), re.escape(phrase) + r"(?!\w)")
 
     def test_version_and_help_are_printed_in_any_locale(self):
-        for script in (server, client):
-            name = script.__name__ + ".py"
-            self.assertEqual(run(command(script.__name__, ["--version"]), self.folder),
-                             (0, f"{name} {script.VERSION}\n", ""))
-            copy = self.path("é" + name).encode("utf-8")
-            shutil.copy(os.path.join(HERE, name), copy)
-            argv = [sys.executable, copy.decode("utf-8")]  # which spawn() gives in UTF-8 too
-            for option, said in (("--version", f"\\xe9{name} 1.0\n"), ("--help", "d\\xe9faut")):
-                code, text, console = run([*argv, option], self.folder,
+        for script in ("server.py", "client.py"):
+            copy = self.path("é" + script)  # which spawn() gives in UTF-8 too
+            shutil.copy(os.path.join(HERE, script), copy.encode("utf-8"))
+            for option, said in (("--version", f"\\xe9{script} 1.0\n"), ("--help", "d\\xe9faut")):
+                code, text, console = run([sys.executable, copy, option], self.folder,
                                           PYTHONIOENCODING="ascii")
                 self.assertEqual((code, said in text, console), (0, True, ""))
 
@@ -849,6 +860,7 @@ class ServerExits(Scene):
         with unittest.mock.patch("socket.has_ipv6", False):
             self.assertEqual(self.refusal(server.listen, "::1", 20000), (
                 4, refused.format("[::1]", "Ce Python a été construit sans IPv6") + "\n"))
+            server.listen("127.0.0.1", free_port()).close()
 
 
 # The server's log
@@ -990,6 +1002,12 @@ class LogGoesOn(Scene):
         bs.exchange(9)
         self.assertEqual((os.stat(self.log_file).st_ino, bs.messages("WARN")), (inode, [warning]))
         self.expect_newest(bs, 0)
+        os.rename(self.log_file, self.path("archive"))
+        os.mkdir(self.log_file)
+        bs.exchange(9)
+        os.rmdir(self.log_file)
+        bs.exchange(9)
+        self.assertEqual(bs.messages("WARN"), [warning, self.failed(self.log_file, errno.EISDIR)])
 
     def test_the_clients_file_does_too_and_verbosity_says_so(self):
         warning = self.no_backup(self.client_log)
@@ -1235,18 +1253,9 @@ class LogGoesOn(Scene):
 
     def test_a_console_whose_reader_is_gone(self):
         reader, writer = os.pipe()
-        port = free_port()
-        argv = command("server", ["-p", str(port), "--log-file", self.log_file])
-        with ending(spawn(argv, self.folder, {}, stderr=writer)) as popen:
-            os.close(writer)
-            with open(reader, encoding="utf-8") as console:
-                self.assertIn("Le serveur tourne sur", console.readline())
-            for _ in range(3):
-                Connection(port).send(b"meo\n").expect(MEO)
-            self.wait_for(lambda: self.read(self.log_file).count(EXCHANGE[-1]) == 3)
-            popen.send_signal(signal.SIGINT)
-            self.assertEqual(popen.wait(TIMEOUT), 0)
-        lines = [line[20:] for line in self.kept()]
+        os.close(reader)
+        self.addCleanup(os.close, writer)
+        lines = self.serve_unheard(stderr=writer)
         failed = f"WARN La console ne fonctionne plus : {os.strerror(errno.EPIPE)}."
         self.assertEqual((lines.count(failed), len(lines)), (1, START + 1 + 3 * LINES + END))
 
@@ -2088,17 +2097,8 @@ class Surroundings(Scene):
         self.assertEqual((ended.code, ended.console), (1, TOO_LONG))
 
     def test_the_server_needs_no_standard_stream(self):
-        port = free_port()
-        argv = command("server", ["-p", str(port), "--log-file", self.log_file])
-        with ending(spawn(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *argv], self.folder, {},
-                          start_new_session=True)) as popen:
-            self.wait_for(lambda: os.path.exists(self.log_file) and "Journal" in
-                          self.read(self.log_file))
-            Connection(port).send(b"meo\n").expect(MEO)
-            self.wait_for(lambda: "Réponse envoyée" in self.read(self.log_file))
-            popen.send_signal(signal.SIGINT)
-            self.assertEqual(popen.wait(TIMEOUT), 0)
-        self.assertEqual(len(self.kept()), START + LINES + END)
+        lines = self.serve_unheard("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh")
+        self.assertEqual(len(lines), START + 3 * LINES + END)
 
     def test_where_the_locale_is_ascii_nothing_is_spoilt(self):
         ascii_only = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
