@@ -210,7 +210,7 @@ class Waiting:
         """Return the newcomers whose look is due; each is next due at twice its present age."""
         due = [client for client, due_at in self.newcomers.items() if due_at <= now]
         for client in due:
-            age = self.age(client, now)
+            age = now - self.clients[client]
             if 2 * age <= NEWCOMER:
                 self.newcomers[client] = now + age
             else:
@@ -226,10 +226,6 @@ class Waiting:
         for client in turn:
             self.clients[client] = self.clients.pop(client)
         return turn
-
-    def age(self, client: Client, now: float) -> float:
-        """Return for how many seconds `client` has waited."""
-        return now - self.clients[client]
 
     def victim(self) -> Client:
         """Return the client to evict: the oldest of the host that has the most."""
@@ -379,7 +375,7 @@ class Server:
         for client in clients:
             if client.look(now):
                 self.waiting.remove(client)
-            elif self.waiting.age(client, now) >= EXCHANGE_MAX:
+            elif now - self.waiting.clients[client] >= EXCHANGE_MAX:
                 self.waiting.remove(client)
                 client.hang_up()
                 self.log.warning("Le client %s tarde trop : connexion fermée.", client.ip)
@@ -663,9 +659,7 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
         may be emptied, to read too. It stays open for both: if another descriptor were closed after
         a truncation, ext4 would flush the file, which is slow.
         """
-        if not self.may_create:
-            open(self.baseFilename, "rb").close()  # raises if it is not there
-        file = open(self.baseFilename, "ab", 0)
+        file = open(self.baseFilename, "ab" if self.may_create else "r+b", 0)
         self.may_empty = file.seekable() and not SPECIAL_FILES.match(self.baseFilename)
         readable = attempt(open, self.baseFilename, "a+b", 0) if self.may_empty else None
         if readable:

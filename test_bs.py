@@ -1039,6 +1039,10 @@ class LogGoesOn(Scene):
             expected += bs.lines[-LINES:]
             self.assertEqual(self.kept(), expected)
         self.assertEqual(bs.messages("WARN"), [self.failed(self.log_file, errno.EIO)])
+        os.rename(self.log_file, away)
+        self.write(away, "full\n" * 2000)
+        bs.exchange()
+        self.assertEqual(self.read(self.log_file).splitlines(), bs.lines[-LINES:])
 
     def test_where_another_disk_is_mounted_over_a_full_one_a_log_is_begun(self):
         full = self.path("full")

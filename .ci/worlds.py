@@ -465,10 +465,10 @@ class Turns(unittest.TestCase):
         empty = server.Waiting()
         self.assertEqual(dict(vars(waiting), next_round=0), dict(vars(empty), next_round=0))
 
-    def test_a_clients_age_counts_from_its_arrival(self):
+    def test_when_a_client_came_is_known_however_often_it_is_looked_at(self):
         waiting, ((client,),) = self.wait([1], now=10.0, age=4.0)
         waiting.take_round(20.0)
-        self.assertEqual(waiting.age(client, 21.0), 15.0)
+        self.assertEqual(waiting.clients, {client: 6.0})
 
 
 # 3. The loop in a world
