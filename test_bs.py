@@ -1407,7 +1407,7 @@ class NoClientWaits(Scene):
         codes = {bs.popen.returncode for bs in started}
         self.assertTrue({0, 4} <= codes <= {0, 4, 5}, codes)  # 5: none was left for the log
         refusal = "ERROR Impossible de démarrer : Il ne reste aucun descripteur pour un client."
-        self.assertIn([refusal], [bs.lines for bs in started])
+        self.assertIn((4, [refusal]), [(bs.popen.returncode, bs.lines) for bs in started])
 
     def test_on_windows_descriptors_are_not_counted(self):
         self.serve(first=f"{WINDOWS}\n{limited(12)}").exchange()
@@ -1538,7 +1538,7 @@ class ClientAsks(Scene):
     """Connect, ask, check, send: what is typed arrives as typed, or is refused."""
 
     def prompt(self, fake, constants=None):
-        """Return a client (Popen) of `fake`, with pipes, once it asks and waits."""
+        """Return a client (Popen) of `fake`, with pipes, once it asks."""
         argv = command("client", ["-p", str(fake.port), "--log-file", self.client_log], constants)
         popen = spawn(argv, self.folder, {}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                       stderr=subprocess.PIPE)
@@ -1670,10 +1670,14 @@ class ClientAsks(Scene):
                 unittest.mock.patch("sys.excepthook"):
             ended = self.call(client, *argv[1:])
             self.assertEqual((ended.code, ended.console), (130, "\n"))
-            with self.assertRaises((KeyboardInterrupt, SystemExit)), \
-                    contextlib.redirect_stdout(io.StringIO()), \
-                    contextlib.redirect_stderr(io.StringIO()):
-                runpy.run_path(client.__file__, run_name="__main__")
+            by_sigint = KeyboardInterrupt if sys.version_info >= (3, 8) else SystemExit
+            for platform, end in (("linux", by_sigint), ("win32", SystemExit)):
+                with unittest.mock.patch("sys.platform", platform), \
+                        self.assertRaises((KeyboardInterrupt, SystemExit)) as raised, \
+                        contextlib.redirect_stdout(io.StringIO()), \
+                        contextlib.redirect_stderr(io.StringIO()):
+                    runpy.run_path(client.__file__, run_name="__main__")
+                self.assertIs(type(raised.exception), end)
         for error in (KeyboardInterrupt, ValueError):  # as in python -i
             with unittest.mock.patch("sys.excepthook") as stock:
                 self.assertRaises(KeyboardInterrupt, client.die_of_interrupt)
@@ -1760,7 +1764,7 @@ class ClientConnects(Scene):
             self.assertEqual((code, text, console.splitlines()[0]),
                              (1, "", self.no_connection(client.printable(host), bs.port)))
         for host in ("", "local host", "[localhost]", "１２７.0.0.1", "\u200blocalhost",
-                     "localhost\n"):
+                     "localhost\n", "é..fr"):
             with self.assertRaisesRegex(ValueError, "^Ce n'est ni une adresse ni un nom"):
                 client.name_of(host)
 

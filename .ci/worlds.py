@@ -821,7 +821,10 @@ class Loops(unittest.TestCase):
             world = World()
             world.lowered, world.datagrams = [(1.0, 1.0 + seconds, 0)], datagrams
             queued = world.client(1.0, (0.0, b"waf\n"))
+            for _ in range(20):  # no place is lost for good, since nobody waited
+                world.client(19.9, ip="192.0.2.1")
             world.run(20)
+            self.assertEqual(world.warned("Trop"), [])
             self.assertAlmostEqual(queued.replied, 1.0 + seconds, delta=0.05)
             self.assertAlmostEqual(len(world.warned("Impossible")), seconds, delta=2)
             self.assertLess(world.accepts, most)
