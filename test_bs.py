@@ -816,11 +816,6 @@ class CommandLines(Scene):
             self.assertEqual(code, script.LOG_REFUSED)
             self.assertRegex(console, r"^ERROR Impossible d'ouvrir le journal a\\x00b : .*\.\n$")
 
-    def test_after_two_plain_dashes_a_dash_of_typography_may_begin_a_message(self):
-        fake = self.fake(hear, b"ok")
-        self.assertEqual(self.ask(fake, "--", "—p", "waf").code, 0)
-        self.assertEqual(fake.heard(), ["—p waf\n".encode()])
-
     def test_no_usage_is_coloured(self):  # Python 3.14 would, if standard output is a terminal
         tell = ("import argparse; argparse.ArgumentParser.parse_args = "
                 "lambda parser, argv: sys.exit(str(parser.color))")
@@ -990,11 +985,6 @@ class LogGoesOn(Scene):
         """Return the warning that the log at `path` does not work."""
         return f"WARN Le journal {path} ne fonctionne plus : {os.strerror(error)}."
 
-    def no_backup(self, path):
-        """Have no backup of the log at `path` that can be written; return the warning of that."""
-        os.mkdir(path + ".1")
-        return f"WARN La sauvegarde {path}.1 ne peut être écrite : {os.strerror(errno.EISDIR)}."
-
     def failing(self, error, calls, cause):
         """Return the statements with which these `calls` of the log fail with `error` (errno) while
         the path `cause` is there."""
@@ -1024,7 +1014,9 @@ class LogGoesOn(Scene):
         return reader
 
     def test_a_file_whose_backup_cannot_be_written_goes_on_without_one(self):
-        warning = self.no_backup(self.log_file)
+        os.mkdir(self.log_file + ".1")
+        warning = (f"WARN La sauvegarde {self.log_file}.1 ne peut être écrite : "
+                   f"{os.strerror(errno.EISDIR)}.")
         bs = self.serve(constants=self.small(2))
         inode = os.stat(self.log_file).st_ino
         bs.exchange(3)
@@ -1038,17 +1030,6 @@ class LogGoesOn(Scene):
         os.rmdir(self.log_file)
         bs.exchange(9)
         self.assertEqual(bs.messages("WARN"), [warning, self.failed(self.log_file, errno.EISDIR)])
-
-    def test_the_clients_file_does_too_and_verbosity_says_so(self):
-        warning = self.no_backup(self.client_log)
-        for options in (["-v"], []):
-            with self.subTest(options):
-                self.write(self.client_log, "old\n" * 2490)
-                ended = self.ask(self.fake(hear, b"ok"), "meo", *options)
-                self.assertEqual((ended.code, ended.text), (0, answered("ok")))
-                self.assertEqual(ended.console.count(f" {warning}\n"), len(options), ended.console)
-                self.assertEqual(self.kept(self.client_log)[-1][20:],
-                                 'INFO Réponse reçue du serveur 127.0.0.1 : "ok".')
 
     def test_a_disk_that_goes_and_comes_back_has_the_next_lines_and_meanwhile_no_file_is_made(self):
         gone, away = self.path("gone"), self.path("away")
@@ -1553,7 +1534,8 @@ class ClientAsks(Scene):
 
     def test_a_message_is_taken_from_the_command_line_or_else_asked_for(self):
         for words, sent in ((["un waf"], "un waf"), (["un", "petit", "waf"], "un petit waf"),
-                            (["--", "-waf"], "-waf"), (["", "waf", ""], " waf ")):
+                            (["--", "-waf"], "-waf"), (["--", "—p", "waf"], "—p waf"),
+                            (["", "waf", ""], " waf ")):
             self.assertEqual(client.parse(words).message, sent)
         bs = self.serve()
         self.assertEqual(self.ask(bs, "un", "waf"), (0, answered(WAF), ""))
@@ -1923,11 +1905,7 @@ class ClientLog(Scene):
             self.assertEqual([line[6:] for line in logged if line.startswith("ERROR ")], lines)
             os.remove(self.client_log)
 
-    def test_the_default_file_falls_back_to_the_current_folder_and_then_to_none(self):
-        with mock.patch("client.LOG_FILES", ("no/x", self.client_log)), \
-                client.Log(client.open_journal(None), verbose=False, console=False) as log:
-            log.info("here")
-        self.assertEqual(undated(self.kept(self.client_log)), ["INFO here"])
+    def test_without_any_log_file_it_does_the_same(self):
         fake = self.fake(hear, b"ok")
         for message, ended in (("meo", (0, connected("127.0.0.1", fake.port) + answered("ok"), "")),
                                ("bonjour", (1, "", NO_WORD))):  # said once
@@ -1935,22 +1913,23 @@ class ClientLog(Scene):
                            {"LOG_FILES": ("no/x", "no/y")})
             self.assertEqual(run(argv, self.folder), ended)
 
-    def test_the_log_and_its_backup_hold_10000_bytes_each_whatever_is_said(self):
-        first_line = 20 + len("INFO Connexion réussie à 127.0.0.1:12345.\n".encode())
-        for size in (0, 9700, 9990, 10000, 10000 - first_line):  # bytes of a log that is there
-            self.write(self.client_log, "x" * (size - 1) + "\n" if size else "")
+    def test_a_line_fits_the_log_whatever_is_said(self):
+        for _ in range(2):
             port = self.fake(hear, b"\xff" * 70000).port
             self.call(client, "-p", str(port), "meo" + "é" * 500)
-            for name in (self.client_log, self.client_log + ".1"):
-                if os.path.exists(name):
-                    self.assertLessEqual(os.path.getsize(name), 10000, size)
-            last = self.read(self.client_log).splitlines()[-1]
-            self.assertRegex(last, r'Réponse reçue du serveur 127.0.0.1 : "(\\xff){2000}… \(cou')
-        self.assertEqual(os.path.getsize(self.client_log + ".1"), 10000)  # the first line fits
+            line = self.read(self.client_log).splitlines()[-1]
+            self.assertRegex(line, r'Réponse reçue du serveur 127.0.0.1 : "(\\xff){2000}… \(cou')
+        for name in (self.client_log, self.client_log + ".1"):
+            self.assertLessEqual(os.path.getsize(name), 10000)
 
-    def test_a_log_that_fails_is_no_concern_of_the_users(self):
-        self.assertEqual(self.ask(self.fake(hear, b"ok"), "meo", "--log-file", "/dev/full"),
-                         (0, answered("ok"), ""))
+    def test_a_log_that_fails_is_told_with_verbosity_alone(self):
+        failed = f"WARN Le journal /dev/full ne fonctionne plus : {os.strerror(errno.ENOSPC)}."
+        for options, warnings in (([], []), (["-v"], [failed])):
+            port = self.fake(hear, b"ok").port
+            ended = self.call(client, "-p", str(port), "meo", "--log-file", "/dev/full", *options)
+            self.assertEqual((ended.code, ended.text.partition("\n")[2]), (0, answered("ok")))
+            self.assertEqual([line for line in undated(ended.console.splitlines())
+                              if line.startswith("WARN")], warnings)
 
 
 # Any host, any program around
