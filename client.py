@@ -457,7 +457,9 @@ class Journal(OutputMixin, logging.handlers.RotatingFileHandler,
         may be emptied, to read too. It stays open for both: if another descriptor were closed after
         a truncation, ext4 would flush the file, which is slow.
         """
-        file = open(self.baseFilename, "ab" if self.may_create else "r+b", 0)
+        if not self.may_create:
+            open(self.baseFilename, "rb").close()  # raises if it is not there
+        file = open(self.baseFilename, "ab", 0)
         self.may_empty = file.seekable() and not SPECIAL_FILES.match(self.baseFilename)
         readable = attempt(open, self.baseFilename, "a+b", 0) if self.may_empty else None
         if readable:
