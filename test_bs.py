@@ -1506,17 +1506,14 @@ class Checks(unittest.TestCase):
         for message in ("waf", "meo", "un homeo", "é" * 510 + "waf", "meo" + "x" * 1021):
             self.assertEqual(client.check_message(message), message)
 
-    def test_what_is_not_a_string_is_a_type_error(self):
-        for message in (b"meo", None, 3):
-            with self.assertRaisesRegex(TypeError, "^Le message doit être une chaîne de carac"):
-                client.check_message(message)
-
-    def test_a_message_without_waf_or_meo_too_long_or_with_a_newline_is_a_value_error(self):
-        for cause, messages in ((f"contenir le mot {WORDS}", ("", "bonjour", "MEO", "w af")),
-                                ("dépasser 1024 octets", ("meo" + "x" * 1022, "meo" + "é" * 511)),
-                                ("retour à la ligne", ("meo\n", "waf\nmeo", "waf\r", "w\raf"))):
+    def test_what_may_not_be_sent_is_refused_with_the_reason(self):
+        for kind, cause, messages in (
+                (TypeError, "^Le message doit être une chaîne de carac", (b"meo", None, 3)),
+                (client.NoWord, f"contenir le mot {WORDS}", ("", "bonjour", "MEO", "w af")),
+                (ValueError, "dépasser 1024 octets", ("meo" + "x" * 1022, "meo" + "é" * 511)),
+                (ValueError, "retour à la ligne", ("meo\n", "waf\nmeo", "waf\r", "w\raf"))):
             for message in messages:
-                with self.assertRaisesRegex(ValueError, cause):
+                with self.subTest(message), self.assertRaisesRegex(kind, cause):
                     client.check_message(message)
 
 
@@ -1600,7 +1597,7 @@ class ClientAsks(Scene):
                              (["waf\r\n"], trouble("Le message ne doit pas contenir de retour à la "
                                                    "ligne.")),
                              (["192.168.1.20", "13337"], NO_WORD)):
-            self.assertEqual(self.call(client, "-p", str(fake.port), *words), (1, "", cause))
+            self.assertEqual(self.call(client, "-p", str(fake.port), *words), (1, "", cause), words)
         self.assertTrue(fake.is_alive())
 
     def test_it_sends_the_message_and_a_newline_and_does_not_half_close(self):
@@ -1862,11 +1859,11 @@ class ClientReceives(Scene):
         for steps, dates, done in (([stay], [], "répondu"), (drip, [], "fini de répondre"),
                                    (drip, [0, 9e9, 0], "fini de répondre")):  # which is set back
             fake, dates = self.fake(hear, *steps), itertools.chain(dates, iter(time.time, None))
-            with self.clock_of(dates):
+            with self.subTest(done), self.clock_of(dates):
                 ended = self.call(client, "-p", str(fake.port), "-t", "0.2", "meo")
-            self.assertEqual((ended.code, ended.console), (
-                1, trouble(f"Le serveur n'a pas {done} en 0.2 s.")))
-            self.assertEqual("Le serveur a répondu : x" in ended.text, steps is drip)
+                self.assertEqual((ended.code, ended.console), (
+                    1, trouble(f"Le serveur n'a pas {done} en 0.2 s.")))
+                self.assertEqual("Le serveur a répondu : x" in ended.text, steps is drip)
 
     def test_a_date_that_is_set_forward_cuts_no_reply_short(self):
         fake = self.fake(hear, 0.1, b"Meo", 0.1, b" lent")
@@ -1877,7 +1874,7 @@ class ClientReceives(Scene):
     def test_one_line_end_at_the_end_is_not_shown(self):
         for said, shown in ((b"ok\n", "ok"), (b"ok\r\n", "ok"), (b"ok\n\n", r"ok\n"), (b"\n", ""),
                             (b"ok\r", r"ok\r")):
-            self.assertEqual(client.shown(bytearray(said)), shown)
+            self.assertEqual(client.shown(bytearray(said)), shown, said)
 
 
 class ClientLog(Scene):
@@ -2072,13 +2069,13 @@ class Surroundings(Scene):
         for script, end in (("server", "--help >&-"), ("client", "--version >/dev/full")):
             line = f"{{ ${script} --help; echo $? >code; }} | true; cat code"
             self.assertEqual(self.shell(line), (0, "0\n", ""))
-            self.assertEqual(self.shell(f"${script} {end}"), (0, "", ""))
+            self.assertEqual(self.shell(f"${script} {end}"), (0, "", ""), script)
 
     def test_a_refusal_without_standard_error_keeps_its_code(self):
         for line, code in (("$server -p 1 2>&-", 2), ("$server --nope 2>/dev/full", 2),
                            ("$client --log-file l bonjour 2>&-", 1), ("$client --nope 2>&-", 2),
                            ("$client --log-file l bonjour 2>/dev/full", 1)):
-            self.assertEqual(self.shell(line), (code, "", ""))
+            self.assertEqual(self.shell(line), (code, "", ""), line)
 
     def test_a_standard_stream_that_is_closed_is_said_if_it_matters(self):
         no_output = trouble("Il n'y a pas de sortie où afficher la réponse.")
@@ -2157,7 +2154,7 @@ import runpy, sys
 sys.argv = [{script!r}, "--version"]
 runpy.run_path({os.path.join(HERE, script)!r}, run_name="__main__")""")
             ended = run([sys.executable, *flags, "host.py"], self.folder, stdin)
-            self.assertIn(end, ended.text.partition(f"{script} 1.0\n")[2])
+            self.assertIn(end, ended.text.partition(f"{script} 1.0\n")[2], flags)
 
     def test_a_standard_error_of_the_programs_own_is_neither_a_traceback_nor_closed(self):
         closed = io.TextIOWrapper(io.BytesIO())
@@ -2176,7 +2173,7 @@ runpy.run_path({os.path.join(HERE, script)!r}, run_name="__main__")""")
     def test_a_standard_input_of_the_programs_own_is_no_traceback(self):
         for stream in (io.BytesIO(b"meo"), types.SimpleNamespace(readline=lambda: "meo")):
             ended = self.call(client, "-p", str(self.fake(hear).port), stdin=stream)
-            self.assertEqual(ended.code, 1)
+            self.assertEqual(ended.code, 1, stream)
             self.assertRegex(ended.console, "^Une erreur est survenue: [^\n]*\n$")
 
     def test_an_address_that_no_command_line_can_give_is_refused_too(self):
