@@ -88,7 +88,7 @@ def command(script, options=(), constants=None, first=""):
     """Return the argv that runs `script` with `options`.
 
     With `constants` (dict) or the statements `first`, it is imported, given them, and main() run.
-    Without site-packages (-S): they may hold anything, and take a third of Python's start.
+    Without site-packages (-S): they may hold anything, and cost time at each start.
     """
     python = [sys.executable, "-S"]
     if not (constants or first):
